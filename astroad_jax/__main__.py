@@ -1,0 +1,5 @@
+"""``python -m astroad_jax``: the command line."""
+
+from astroad_jax.cli import main
+
+main()

@@ -1,0 +1,195 @@
+"""What a run is: frozen models, read from TOML, overridden by ``key=value``.
+
+An unknown key is an error that names the nearest known one. Methods and preprocessors keep their own hyper-parameters
+as `Frozen` models in their own files; here they are tables whose ``name`` picks the model.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from astroad_jax.errors import ConfigError, did_you_mean
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """Base of every configuration model: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Frozen):
+    """Which table, and which of its columns mean what."""
+
+    path: str = ""
+    id: str = Field("", description="column of object ids; empty: found by name, else the row number")
+    ra: str = Field("", description="right ascension in degrees; empty: found by name, or none")
+    dec: str = Field("", description="declination in degrees; empty: found by name, or none")
+    label: str = Field("", description="column of class labels; empty: found by name, or none")
+    features: tuple[str, ...] = Field((), description="columns to learn from; empty: every other numeric column")
+    ignore: tuple[str, ...] = Field((), description="columns to leave out")
+    anomalies: tuple[str, ...] = Field((), description="labels never trained on, and positive in the evaluation")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="share of every class held out for evaluation")
+    calibration_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training rows kept for p-values")
+
+
+class Preprocess(Frozen):
+    """How features are scaled; fitted on training rows only and saved with the model."""
+
+    scale: Literal["quantile", "minmax", "standard", "gcn", "none"] = "quantile"
+    nan: Literal["flag", "median", "lowest", "error"] = Field(
+        "flag",
+        description="missing values: flag = null score for the object; median = training median; "
+        "lowest = below every training value; error = refuse the table",
+    )
+
+
+class Train(Frozen):
+    """How long and in what pieces."""
+
+    seed: int = Field(0, ge=0)
+    batch_size: int = Field(256, ge=1)
+    epochs: int = Field(100, ge=1)
+    balance: bool = Field(False, description="draw every class equally often")
+    remainder: Literal["pad", "drop"] = "pad"
+    steps_per_call: int = Field(32, ge=1, description="updates per compiled call; 1 for large models")
+    log_every: int = Field(50, ge=1, description="steps per line of metrics.jsonl")
+    checkpoint_every: int = Field(2000, ge=1, description="steps between checkpoints (a multiple of log_every)")
+    keep_checkpoints: int = Field(3, ge=1)
+
+
+class Score(Frozen):
+    """How catalogues are scored."""
+
+    batch_size: int = Field(4096, ge=1)
+    false_alarm_rate: float = Field(0.01, gt=0, lt=1, description="where figures and counts draw the line")
+
+
+class Run(Frozen):
+    """A whole run: one TOML file."""
+
+    data: Data = Data()
+    preprocess: Preprocess = Preprocess()
+    method: dict[str, Any] = Field(default_factory=lambda: {"name": "mcdsvdd"})
+    train: Train = Train()
+    score: Score = Score()
+
+
+def parse(model: type[M], values: dict[str, Any], where: str) -> M:
+    """Validate plain values against a model.
+
+    Raises
+    ------
+    ConfigError
+        Naming every key that is unknown (with the nearest known one) or has a value that cannot be used.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [_explain(model, item) for item in error.errors()]
+        raise ConfigError(
+            "the configuration cannot be used", where=where, got="; ".join(problems), fix="correct these keys"
+        ) from error
+
+
+def _explain(model: type[BaseModel], item: Any) -> str:
+    """One pydantic problem in a sentence."""
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        return f"{key} = {item['input']!r}: {item['msg'].lower()}"
+    for part in item["loc"][:-1]:
+        model = model.model_fields[part].annotation  # type: ignore[assignment]
+    return f"unknown key {key!r}, {did_you_mean(str(item['loc'][-1]), model.model_fields)}"
+
+
+def override(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Apply ``table.key=value`` settings; values are TOML, and bare words are strings.
+
+    Raises
+    ------
+    ConfigError
+        A setting without ``=``.
+    """
+    values = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError("an override must look like key=value", got=setting, fix="for example train.epochs=20")
+        *tables, last = key.strip().split(".")
+        table = values
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[last] = toml_value(text)
+    return values
+
+
+def toml_value(text: str) -> Any:
+    """Read one TOML value; what is not TOML is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def load(path: Path | None, settings: Sequence[str] = ()) -> Run:
+    """Read a run configuration from TOML (or take the defaults) and apply overrides.
+
+    Raises
+    ------
+    ConfigError
+        Missing file, broken TOML, unknown key, value out of range.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError("no such configuration file", where=str(path), fix="check the path") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError("this file is not valid TOML", where=str(path), got=str(error), fix="correct the line") from error
+    return parse(Run, override(values, settings), str(path or "command line"))
+
+
+def dumps(config: BaseModel) -> str:
+    """TOML text of a configuration: what `load` reads back as the same configuration."""
+    values = config.model_dump()
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    lines = [f"{key} = {_toml(value)}" for key, value in plain.items()]
+    for name, table in values.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+        return f'"{escaped}"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return repr(value)
+
+
+def differences(old: BaseModel, new: BaseModel) -> list[str]:
+    """One line for every key in which two configurations differ."""
+    a, b = _flat(old.model_dump()), _flat(new.model_dump())
+    keys = sorted(set(a) | set(b))
+    return [f"{key}: was {a.get(key)!r}, now {b.get(key)!r}" for key in keys if a.get(key) != b.get(key)]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -1,0 +1,103 @@
+"""The contracts: what a method is, and what the loop and the scorer may ask of it.
+
+A method is a value. Everything it does is a pure function of keys, states and dictionaries of arrays, so that the one
+training loop can jit, shard, checkpoint and resume it, and the one scoring path can score a catalogue with it, without
+either knowing which method it is.
+
+`Batch` and `Example` are plain dictionaries. With a leading axis of B rows (`Batch`) or without (`Example`):
+
+=========  =====================  ==========================================================================
+key        shape                  meaning
+=========  =====================  ==========================================================================
+``x``      ``(B, ...)`` float32   the preprocessed object
+``y``      ``(B,)`` int32         class index, 0-based, -1 where unknown (optional)
+``mask``   ``(B,)`` float32       1 for a real row, 0 for a row that only pads the batch to its fixed size
+=========  =====================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Key = jax.Array
+Batch = Mapping[str, jax.Array]
+Example = Mapping[str, jax.Array]
+State = Any  # a NamedTuple of arrays, the method's own
+Metrics = dict[str, jax.Array]
+Scores = dict[str, jax.Array]
+
+
+class Stage(NamedTuple):
+    """One phase of training: what the loop runs.
+
+    Attributes
+    ----------
+    name : str
+        Short, unique within the method; appears in logs and checkpoints.
+    init : (key, batch, previous) -> State
+        Start of the phase. `batch` gives shapes and may give values; `previous` is the final state of the stage
+        before, or None for the first.
+    step : (key, state, batch) -> (State, Metrics)
+        One whole update: any number of networks and optimisers. Jitted by the loop; metrics are scalars.
+    num_steps : int
+        How often the loop calls `step`.
+    validate : (state, batch) -> scalar, optional
+        What model selection minimises on held-out rows (a mean over the rows whose mask is 1). None where there is
+        nothing to select.
+    """
+
+    name: str
+    init: Callable[[Key, Batch, State | None], State]
+    step: Callable[[Key, State, Batch], tuple[State, Metrics]]
+    num_steps: int
+    validate: Callable[[State, Batch], jax.Array] | None = None
+
+
+class Method(NamedTuple):
+    """What the rest of the package sees of a method.
+
+    Attributes
+    ----------
+    stages : tuple of Stage
+        Training, in order; each starts from the final state of the one before.
+    score : (key, state, example) -> Scores
+        Scores of ONE object as scalars. ``"score"`` is always there, and up means stranger; the others are its
+        components. The scorer maps it over batches, so no object can depend on its neighbours.
+    embed : (state, example) -> (D,) array
+        Latent representation of ONE object.
+    reconstruct : (key, state, example) -> array, optional
+        The object as the model sees it, in the shape of ``x``. None where the method has no decoder.
+    """
+
+    stages: tuple[Stage, ...]
+    score: Callable[[Key, State, Example], Scores]
+    embed: Callable[[State, Example], jax.Array]
+    reconstruct: Callable[[Key, State, Example], jax.Array] | None = None
+
+
+class Feed(NamedTuple):
+    """Where the loop gets its batches: a function of the step alone, so that a run can resume anywhere.
+
+    Attributes
+    ----------
+    batches : (start) -> iterator of dict
+        Endless host batches (NumPy) from global step `start` on. The global step counts over all stages.
+    batch_size : int
+        Rows in every batch; the last one of an epoch is padded and masked.
+    steps_per_epoch : int
+        Batches that see every row once.
+    data : dict of arrays
+        Empty for streamed feeds. Otherwise whole columns that stay on the device, and `batches` yields ``index``
+        and ``mask`` instead of the rows themselves: nothing but a few integers travels each step.
+    fingerprint : str
+        Identifies data and order; a run resumed with another one is refused.
+    """
+
+    batches: Callable[[int], Iterator[dict[str, Any]]]
+    batch_size: int
+    steps_per_epoch: int
+    data: dict[str, Any]
+    fingerprint: str
