@@ -32,11 +32,21 @@ class Data(Frozen):
     ra: str = Field("", description="right ascension in degrees; empty: found by name, or none")
     dec: str = Field("", description="declination in degrees; empty: found by name, or none")
     label: str = Field("", description="column of class labels; empty: found by name, or none")
-    features: tuple[str, ...] = Field((), description="columns to learn from; empty: every other numeric column")
+    features: tuple[str, ...] = Field(
+        (), description="columns to learn from; empty: every other numeric column"
+    )
     ignore: tuple[str, ...] = Field((), description="columns to leave out")
-    anomalies: tuple[str, ...] = Field((), description="labels never trained on, and positive in the evaluation")
+    anomalies: tuple[str, ...] = Field(
+        (), description="labels never trained on, and positive in the evaluation"
+    )
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of every class held out for evaluation")
-    calibration_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training rows kept for p-values")
+    calibration_fraction: float = Field(
+        0.1, gt=0, lt=1, description="share of the training rows kept for p-values"
+    )
+    stream: bool = Field(False, description="read the file anew every epoch instead of holding it in memory")
+    shuffle_rows: int = Field(
+        100_000, ge=1, description="rows held for shuffling, and for fitting scales, when streaming"
+    )
 
 
 class Preprocess(Frozen):
@@ -58,9 +68,15 @@ class Train(Frozen):
     epochs: int = Field(100, ge=1)
     balance: bool = Field(False, description="draw every class equally often")
     remainder: Literal["pad", "drop"] = "pad"
+    feed: Literal["resident", "tf.data"] = Field(
+        "resident",
+        description="rows kept on the device, or sent each step by tf.data (always, when streaming)",
+    )
     steps_per_call: int = Field(32, ge=1, description="updates per compiled call; 1 for large models")
     log_every: int = Field(50, ge=1, description="steps per line of metrics.jsonl")
-    checkpoint_every: int = Field(2000, ge=1, description="steps between checkpoints (a multiple of log_every)")
+    checkpoint_every: int = Field(
+        2000, ge=1, description="steps between checkpoints (a multiple of log_every)"
+    )
     keep_checkpoints: int = Field(3, ge=1)
 
 
@@ -120,7 +136,9 @@ def override(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise ConfigError("an override must look like key=value", got=setting, fix="for example train.epochs=20")
+            raise ConfigError(
+                "an override must look like key=value", got=setting, fix="for example train.epochs=20"
+            )
         *tables, last = key.strip().split(".")
         table = values
         for name in tables:
@@ -152,19 +170,24 @@ def load(path: Path | None, settings: Sequence[str] = ()) -> Run:
         except FileNotFoundError as error:
             raise ConfigError("no such configuration file", where=str(path), fix="check the path") from error
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError("this file is not valid TOML", where=str(path), got=str(error), fix="correct the line") from error
+            raise ConfigError(
+                "this file is not valid TOML", where=str(path), got=str(error), fix="correct the line"
+            ) from error
     return parse(Run, override(values, settings), str(path or "command line"))
 
 
 def dumps(config: BaseModel) -> str:
-    """TOML text of a configuration: what `load` reads back as the same configuration."""
+    """TOML text of a configuration, which `load` reads back; a value that is not set is left out, as TOML has none."""
     values = config.model_dump()
-    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {_toml(value)}" for key, value in plain.items()]
+    lines = _lines({key: value for key, value in values.items() if not isinstance(value, dict)})
     for name, table in values.items():
         if isinstance(table, dict):
-            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+            lines += ["", f"[{name}]", *_lines(table)]
     return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _lines(table: dict[str, Any]) -> list[str]:
+    return [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
 
 
 def _toml(value: Any) -> str:

@@ -61,7 +61,10 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise CorruptError(
-            "a file of this directory is damaged", where=str(path), got=str(error), fix="restore it, or start a new directory"
+            "a file of this directory is damaged",
+            where=str(path),
+            got=str(error),
+            fix="restore it, or start a new directory",
         ) from error
 
 
@@ -84,7 +87,9 @@ def verify(directory: Path, expected: dict[str, str]) -> list[str]:
     """Return what differs from a manifest, one sentence a file; empty where all is well."""
     found = manifest(directory)
     problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} has changed" for name, digest in expected.items() if found.get(name, digest) != digest]
+    problems += [
+        f"{name} has changed" for name, digest in expected.items() if found.get(name, digest) != digest
+    ]
     return problems + [f"{name} is not in the manifest" for name in found if name not in expected]
 
 

@@ -47,6 +47,9 @@ class Stage(NamedTuple):
     validate : (state, batch) -> scalar, optional
         What model selection minimises on held-out rows (a mean over the rows whose mask is 1). None where there is
         nothing to select.
+    plain : bool
+        The stage counts rows rather than learns from them (a mean, a ratio): it gets plain passes over the data, every
+        row once an epoch, whatever balancing the training asks for.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Stage(NamedTuple):
     step: Callable[[Key, State, Batch], tuple[State, Metrics]]
     num_steps: int
     validate: Callable[[State, Batch], jax.Array] | None = None
+    plain: bool = False
 
 
 class Method(NamedTuple):
@@ -84,20 +88,51 @@ class Feed(NamedTuple):
     Attributes
     ----------
     batches : (start) -> iterator of dict
-        Endless host batches (NumPy) from global step `start` on. The global step counts over all stages.
+        Endless host batches (NumPy) from step `start` on, steps counted over all stages.
+    passes : (start) -> iterator of dict
+        The same without balancing: plain passes over the data, for stages that ask for them, steps counted from the
+        stage's beginning.
     batch_size : int
-        Rows in every batch; the last one of an epoch is padded and masked.
-    steps_per_epoch : int
-        Batches that see every row once.
+        Rows in every batch; what an epoch's last batch lacks is padding, masked.
+    steps_per_epoch, steps_per_pass : int
+        Batches in an epoch of `batches`, and of `passes`; the latter always sees every row once.
     data : dict of arrays
-        Empty for streamed feeds. Otherwise whole columns that stay on the device, and `batches` yields ``index``
-        and ``mask`` instead of the rows themselves: nothing but a few integers travels each step.
+        Empty for streamed feeds. Otherwise whole columns that stay on the device, and the iterators yield ``index``
+        and ``mask`` instead of rows: nothing but a few integers travels each step. A column named ``valid`` (itself a
+        dict) is handed to every step as it is.
     fingerprint : str
         Identifies data and order; a run resumed with another one is refused.
+    rows_axis : int
+        Where a batch's rows are: 0, or 1 for an ensemble whose batches have one row set per member.
     """
 
     batches: Callable[[int], Iterator[dict[str, Any]]]
+    passes: Callable[[int], Iterator[dict[str, Any]]]
     batch_size: int
     steps_per_epoch: int
+    steps_per_pass: int
     data: dict[str, Any]
     fingerprint: str
+    rows_axis: int = 0
+
+
+class Plan(NamedTuple):
+    """The sizes that a method's networks and stages depend on.
+
+    Attributes
+    ----------
+    num_features : int
+        Numbers in one flattened object.
+    num_steps : int
+        Updates of the main training stage.
+    steps_per_epoch, steps_per_pass : int
+        As in `Feed`.
+    num_classes : int
+        Known classes among the training rows; 1 where there are no labels.
+    """
+
+    num_features: int
+    num_steps: int
+    steps_per_epoch: int
+    steps_per_pass: int
+    num_classes: int = 1

@@ -1,0 +1,1 @@
+"""The verbs of the command line as functions: where readers, methods and engine meet."""

@@ -1,0 +1,156 @@
+"""What a run directory holds beside its checkpoints, so that new objects can be scored: schema, scaler, calibration.
+
+::
+
+    RUN/model.json         feature names, object shape, class names, sizes, method
+    RUN/preprocess.npz     fitted scaler
+    RUN/calibration.npz    scores of held-out inliers
+    RUN/split.npz          ids of the rows that trained, calibrated and were held out
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from astroad_jax import config, files
+from astroad_jax.analysis import calibrate
+from astroad_jax.engine import rundir
+from astroad_jax.engine.score import make_scorer
+from astroad_jax.errors import CorruptError, DataError
+from astroad_jax.methods import build, configure
+from astroad_jax.preprocess import features
+from astroad_jax.types import Method, Plan, State
+
+
+class Schema(NamedTuple):
+    """What the model was trained on."""
+
+    features: tuple[str, ...]
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    plan: Plan
+
+
+class Bundle(NamedTuple):
+    """A trained model, ready to score."""
+
+    settings: config.Run
+    schema: Schema
+    scaler: features.Scaler
+    method: Method
+    state: State
+    digest: str
+    calibration: np.ndarray
+
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on."""
+        return {
+            "model": self.digest,
+            "method": self.settings.method["name"],
+            "seed": self.settings.train.seed,
+            "scale": self.settings.preprocess.scale,
+            "nan": self.settings.preprocess.nan,
+            "features": list(self.schema.features),
+        }
+
+    def scorer(self, mesh: Any = None):
+        """``(state, x, ids) -> scores`` for batches of the configured size."""
+        settings = self.settings
+        return make_scorer(
+            self.method, seed=settings.train.seed, batch_size=settings.score.batch_size, mesh=mesh
+        )
+
+    def p_value(self, scores: np.ndarray) -> np.ndarray:
+        """Split-conformal p-values of scores."""
+        return calibrate.p_values(scores, self.calibration)
+
+
+def save_schema(run: Path, schema: Schema, settings: config.Run) -> None:
+    """Write ``model.json``."""
+    note = {
+        "features": list(schema.features),
+        "shape": list(schema.shape),
+        "classes": list(schema.classes),
+        "plan": schema.plan._asdict(),
+        "method": settings.method,
+    }
+    files.write_json(run / "model.json", note)
+
+
+def load_schema(run: Path) -> Schema:
+    """Read ``model.json``.
+
+    Raises
+    ------
+    DataError
+        There is no run here.
+    """
+    path = run / "model.json"
+    if not path.exists():
+        raise DataError(
+            "no trained model here", where=str(run), expected="a run directory", fix="astroad train makes one"
+        )
+    note = files.read_json(path)
+    try:
+        plan = Plan(**note["plan"])
+        return Schema(tuple(note["features"]), tuple(note["shape"]), tuple(note["classes"]), plan)
+    except (KeyError, TypeError) as error:
+        raise CorruptError(
+            "a file of this run is damaged", where=str(path), got=repr(error), fix="train again"
+        ) from error
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write an npz atomically."""
+    with files.atomic(path) as tmp, open(tmp, "wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read an npz; a damaged one is a `CorruptError`."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+    except FileNotFoundError as error:
+        raise DataError(
+            "a file of this run is missing", where=str(path), fix="train again: the command resumes"
+        ) from error
+    except Exception as error:  # zipfile, numpy and zlib each have their own
+        raise CorruptError(
+            "a file of this run is damaged", where=str(path), got=str(error), fix="train again"
+        ) from error
+
+
+def example_batch(schema: Schema, batch_size: int) -> dict[str, np.ndarray]:
+    """Zeros in the shape of a training batch."""
+    return {
+        "x": np.zeros((batch_size, *schema.shape), np.float32),
+        "y": np.zeros(batch_size, np.int32),
+        "mask": np.ones(batch_size, np.float32),
+    }
+
+
+def make_method(schema: Schema, settings: config.Run) -> Method:
+    """The method of a run."""
+    return build(configure(settings.method), schema.plan)
+
+
+def load(run: Path) -> Bundle:
+    """Load a finished run.
+
+    Raises
+    ------
+    DataError, CorruptError, MismatchError
+        No run, a damaged one, or one that is not finished.
+    """
+    run = Path(run)
+    schema = load_schema(run)
+    settings = config.load(run / "config.toml")
+    method = make_method(schema, settings)
+    state, digest = rundir.load_state(run, method, example_batch(schema, settings.train.batch_size))
+    scaler = features.load(run / "preprocess.npz")
+    calibration = load_arrays(run / "calibration.npz")["score"]
+    return Bundle(settings, schema, scaler, method, state, digest, calibration)

@@ -1,0 +1,126 @@
+"""``astroad evaluate``: a score directory and labels -> figures, a table of measures, the strangest objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from astroad_jax import files
+from astroad_jax.analysis import calibrate, metrics, plots
+from astroad_jax.app.bundle import Bundle
+from astroad_jax.engine import catalog
+from astroad_jax.errors import DataError
+
+LISTED = 20  # rows of the table of strangest objects
+
+
+class Evaluation(NamedTuple):
+    """What was measured, and which pictures were drawn."""
+
+    measures: dict[str, Any]
+    top: list[dict[str, Any]]
+    figures: list[Path]
+
+
+def evaluate(model: Bundle, run: Path, scores: Path, held_out_only: bool = True) -> Evaluation:
+    """Measure and draw a score directory.
+
+    Anomalies are the rows whose label is in ``data.anomalies`` or is no class of the model. Without labels the ranking,
+    the calibration line and the histogram are all there is, and no measure is made up.
+
+    Parameters
+    ----------
+    held_out_only : bool
+        Leave the rows out that trained or calibrated the model.
+
+    Raises
+    ------
+    DataError
+        Nothing to evaluate: no score directory, or no row with a score.
+    """
+    table = catalog.read_scores(scores)
+    if not np.isfinite(table["score"]).any():
+        raise DataError(
+            "no object has a score", where=str(scores), fix="look at the flags column for the reasons"
+        )
+    seen = _seen(run, table["object_id"]) if held_out_only else np.zeros(len(table["score"]), bool)
+    line = calibrate.threshold(model.calibration, model.settings.score.false_alarm_rate)
+    measures: dict[str, Any] = {
+        "rows": len(table["score"]),
+        "null_scores": int(np.isnan(table["score"]).sum()),
+        "held_out_rows": int((~seen).sum()),
+        "asked_false_alarm_rate": model.settings.score.false_alarm_rate,
+        "threshold": line.value,
+        "threshold_interval": [line.low, line.high],
+        "above_threshold": int((table["score"] > line.value).sum()),
+    }
+    positive = anomalous(model, table)
+    figures = [_histogram(model, scores, table, positive, seen, line.value), _curves(run, scores)]
+    if positive is not None and 0 < positive[~seen].sum() < (~seen).sum():
+        held = table["score"][~seen], positive[~seen]
+        measures |= metrics.summary(*held, threshold=line.value)
+        plots.roc(scores / "roc.png", {model.settings.method["name"]: held})
+        figures.append(scores / "roc.png")
+    top = strangest(table, LISTED)
+    files.write_json(scores / "evaluation.json", {"measures": _plain(measures), "strangest": _plain(top)})
+    return Evaluation(measures, top, figures)
+
+
+def _seen(run: Path, ids: np.ndarray) -> np.ndarray:
+    """Which objects trained or calibrated the model."""
+    from astroad_jax.app.bundle import load_arrays
+
+    parts = load_arrays(Path(run) / "split.npz")
+    if "train" not in parts:
+        return np.zeros(len(ids), bool)
+    used = np.concatenate([parts["train"], parts["calibration"]])
+    return np.isin(ids, used) if used.dtype.kind == ids.dtype.kind else np.zeros(len(ids), bool)
+
+
+def anomalous(model: Bundle, table: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Which rows are anomalies by their label; None where there are no labels that tell."""
+    if "label" not in table:
+        return None
+    labels = table["label"]
+    known = np.isin(labels, [*model.schema.classes, ""])
+    return np.isin(labels, list(model.settings.data.anomalies)) | ~known
+
+
+def strangest(table: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:
+    """The objects of highest score, highest first; null scores never."""
+    order = np.argsort(-np.where(np.isnan(table["score"]), -np.inf, table["score"]), kind="stable")[:count]
+    order = order[np.isfinite(table["score"][order])]
+    names = [name for name in ("object_id", "ra", "dec", "label", "score", "p_value") if name in table]
+    return [
+        {"rank": i + 1, **{name: table[name][row].item() for name in names}} for i, row in enumerate(order)
+    ]
+
+
+def _histogram(model: Bundle, out: Path, table, positive, seen, line: float) -> Path:
+    held = table["score"][~seen]
+    groups = {"all": held}
+    if positive is not None and positive[~seen].any():
+        groups = {"inliers": held[~positive[~seen]], "anomalies": held[positive[~seen]]}
+    rate = model.settings.score.false_alarm_rate
+    path = out / "scores.png"
+    plots.score_histogram(path, groups, {f"{rate:.1%} false alarms": line})
+    return path
+
+
+def _curves(run: Path, out: Path) -> Path:
+    path = out / "training.png"
+    plots.training_curves(path, files.read_lines(Path(run) / "metrics.jsonl"))
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """JSON without NaN: what is not a number is null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

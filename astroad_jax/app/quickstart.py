@@ -1,0 +1,74 @@
+"""``astroad quickstart``: the whole way on a mock survey, or on one table of the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from astroad_jax import config, data
+from astroad_jax.app import bundle, evaluation, scoring, training
+from astroad_jax.data import mock
+from astroad_jax.engine import catalog
+from astroad_jax.errors import DataError
+
+
+class Tour(NamedTuple):
+    """What a quickstart made."""
+
+    run: Path
+    scores: Path
+    report: catalog.Report
+    evaluation: evaluation.Evaluation
+
+
+def quickstart(path: str | None, out: Path, settings: list[str], progress: bool = False) -> Tour:
+    """Train, score and evaluate one table.
+
+    Parameters
+    ----------
+    path : str, optional
+        The user's table; None makes a mock survey in memory.
+    out : Path
+        Gets ``run`` and ``scores``.
+    settings : list of str
+        Overrides ``table.key=value``.
+    """
+    source = data.open_source(path) if path else data.memory("mock_survey", mock.survey())
+    chosen = choose(source, settings, mocked=path is None)
+    run, scores = out / "run", out / "scores"
+    training.train(source, chosen, run, progress)
+    model = bundle.load(run)
+    report = scoring.score(model, [source], scores, progress)
+    if report.quarantined:
+        raise DataError(
+            "the table could not be scored", where=source.path, got="; ".join(report.quarantined.values())
+        )
+    return Tour(run, scores, report, evaluation.evaluate(model, run, scores))
+
+
+def choose(source: data.Source, settings: list[str], mocked: bool) -> config.Run:
+    """A configuration that suits the table: MCDSVDD where it has classes, Deep SVDD where it has none."""
+    table = {"ignore": ["kind"], "anomalies": ["anomaly"]} if mocked else {}
+    values = config.override({"data": table, "train": {"epochs": 40}}, settings)
+    first = config.parse(config.Run, values, "command line")
+    labels = _classes(source, first)
+    several = len(labels - set(first.data.anomalies) - {""}) >= 2
+    defaults = {"method": {"name": "mcdsvdd" if several else "deep_svdd"}, "train": {"balance": several}}
+    merged = {
+        table: {**defaults.get(table, {}), **values.get(table, {})}
+        for table in ("data", "preprocess", "method", "train", "score")
+    }
+    return config.parse(config.Run, merged, "command line")
+
+
+def _classes(source: data.Source, settings: config.Run) -> set[str]:
+    roles = data.find_roles(source, settings.data)
+    if not roles.label:
+        return set()
+    return {
+        str(value)
+        for chunk in source.chunks(columns=[roles.label])
+        for value in np.unique(chunk[roles.label])
+    }

@@ -1,0 +1,91 @@
+"""``astroad score``: a run and catalogues -> a score directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from astroad_jax import data
+from astroad_jax.app.bundle import Bundle
+from astroad_jax.engine import catalog
+from astroad_jax.errors import DataError
+from astroad_jax.preprocess import features
+
+DUPLICATE_ID = 16
+FLAG_NAMES = {**features.FLAG_NAMES, DUPLICATE_ID: "duplicate id", catalog.BAD_SCORE: "score not finite"}
+
+
+def score(
+    model: Bundle, sources: Sequence[data.Source | str | Path], out: Path, progress: bool = False
+) -> catalog.Report:
+    """Score tables into `out`, one Parquet file a table.
+
+    A table that cannot be read, or that lacks a column the model needs, is quarantined with its reason. Rows whose id
+    occurs more than once are scored and flagged.
+
+    Returns
+    -------
+    catalog.Report
+        Over everything in the score directory.
+    """
+    scorer = model.scorer()
+    partitions = [_partition(model, source) for source in sources]
+    p_value = model.p_value
+    return catalog.score_catalog(
+        scorer, model.state, partitions, out, identity=model.identity(), p_value=p_value, progress=progress
+    )
+
+
+def _partition(model: Bundle, source: data.Source | str | Path) -> catalog.Partition:
+    """Name an input without opening it: what is wrong with it then concerns its partition alone."""
+    if isinstance(source, data.Source):
+        return catalog.Partition(source.name, source.path, lambda: _chunks(model, source))
+    name = data.partition_of(source)
+    return catalog.Partition(name, str(source), lambda: _chunks(model, data.open_source(source)))
+
+
+def roles_for(model: Bundle, source: data.Source) -> data.Roles:
+    """Roles of a new table's columns: the model's features, and ids, positions, labels by the run's names or by custom.
+
+    Columns that the run names but this table lacks are looked for under the usual names instead.
+
+    Raises
+    ------
+    DataError
+        Features that are missing or not numeric.
+    """
+    own = model.settings.data
+    names = {role: getattr(own, role) for role in ("id", "ra", "dec", "label")}
+    kept = {role: name if name in source.columns else "" for role, name in names.items()}
+    wanted = own.model_copy(update={**kept, "features": model.schema.features})
+    return data.find_roles(source, wanted)
+
+
+def _chunks(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:
+    roles = roles_for(model, source)
+    repeated = duplicates(source, roles)
+    for table in data.stream_tables(source, roles, 65536):
+        if table.x.shape[1:] != model.schema.shape:
+            raise DataError(
+                "these objects have another shape than those trained on",
+                where=source.path,
+                expected=model.schema.shape,
+                got=table.x.shape[1:],
+                fix="score tables like the one trained on",
+            )
+        x, flags = features.apply(model.scaler, table.x)
+        flags = flags | np.where(np.isin(table.ids, repeated), DUPLICATE_ID, 0).astype(np.uint32)
+        columns = {"object_id": table.ids, "ra": table.ra, "dec": table.dec, "label": table.label}
+        present = {name: values for name, values in columns.items() if values is not None}
+        yield catalog.Chunk(present, x, flags, features.unusable(model.scaler, flags))
+
+
+def duplicates(source: data.Source, roles: data.Roles) -> np.ndarray:
+    """Ids that occur more than once in a table (only the id column is read)."""
+    if not roles.id:
+        return np.array([], np.int64)
+    ids = np.concatenate([chunk[roles.id] for chunk in source.chunks(columns=[roles.id])])
+    values, counts = np.unique(ids, return_counts=True)
+    return values[counts > 1]

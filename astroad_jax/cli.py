@@ -1,0 +1,235 @@
+"""The command line. Imports of jax, tensorflow, scikit-learn and matplotlib wait until a verb needs them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from astroad_jax import __version__
+from astroad_jax.errors import EXIT_BUG, EXIT_OK, EXIT_QUARANTINED, AstroadError
+
+HELP = """Find the strange objects of a survey.
+
+Exit codes: 0 done · 1 a defect of this program · 2 input or configuration to put right · 3 done, but some inputs were
+quarantined · 4 interrupted, the same command resumes · 5 saved state does not match its checksums."""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as train.epochs=20")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"astroad_jax {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
+    ] = False,
+) -> None:
+    del version
+
+
+@contextmanager
+def _errors(debug: bool) -> Iterator[None]:
+    """Turn errors that a user can act on into a message and an exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        yield
+    except AstroadError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(4) from error
+
+
+@app.command()
+def quickstart(
+    settings: Settings = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="FILE", help="your own table; without it, a mock survey")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="directory for the run, the scores and the figures")
+    ] = Path("quickstart"),
+    debug: Debug = False,
+) -> None:
+    """Train, score, evaluate and draw, on a mock survey or on your own table."""
+    with _errors(debug):
+        from astroad_jax.app.quickstart import quickstart as run
+
+        tour = run(data, out, settings or [], progress=True)
+        _show(tour.evaluation)
+        print(f"\nmodel   {tour.run}\nscores  {tour.scores}")
+        for figure in tour.evaluation.figures:
+            print(f"figure  {figure}")
+
+
+@app.command()
+def inspect(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="tables to look at")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="such as data.label=class")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Say what tables hold and what is wrong with them, and print a configuration to start from."""
+    with _errors(debug):
+        from astroad_jax import config
+        from astroad_jax.app import inspection
+
+        for path in files:
+            found = inspection.inspect(path, config.load(None, settings or []).data)
+            _show_table(found)
+            print("\n# a configuration to start from\n" + config.dumps(inspection.suggest(found)))
+
+
+@app.command()
+def train(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG.toml] [KEY=VALUE]...", help="a configuration, and overrides"),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="FILE", help="table to train on (data.path)")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="run directory; an unfinished run there is resumed")
+    ] = Path("run"),
+    debug: Debug = False,
+) -> None:
+    """Train a model; the same command resumes a run that was stopped."""
+    with _errors(debug):
+        from astroad_jax import config
+        from astroad_jax.app.launch import join_cluster
+
+        path, overrides = _split(settings or [])
+        chosen = config.load(path, overrides + ([f'data.path="{data}"'] if data else []))
+        join_cluster()
+        _train(chosen, out)
+
+
+def _train(chosen: Any, out: Path) -> None:
+    from astroad_jax import data as tables
+    from astroad_jax.app.launch import is_primary
+    from astroad_jax.app.training import train as run
+    from astroad_jax.errors import ConfigError
+
+    if not chosen.data.path:
+        raise ConfigError("no table to train on", where="data.path", fix="give --data FILE, or set data.path")
+    fitted = run(tables.open_source(chosen.data.path), chosen, out, progress=is_primary())
+    if is_primary():
+        last = {key: value for key, value in (fitted.metrics or [{}])[-1].items() if key != "stage"}
+        print(f"model   {out}")
+        print("last    " + "  ".join(f"{key} {value:.6g}" for key, value in last.items()))
+
+
+@app.command()
+def score(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory of a trained model")],
+    inputs: Annotated[list[str], typer.Argument(metavar="FILE...", help="tables to score")],
+    out: Annotated[Path, typer.Option("--out", help="score directory")] = Path("scores"),
+    debug: Debug = False,
+) -> None:
+    """Score tables to Parquet, one file each; files already scored are left alone."""
+    with _errors(debug):
+        from astroad_jax.app import bundle, scoring
+
+        report = scoring.score(bundle.load(run), inputs, out, progress=True)
+        print(
+            f"rows {report.rows}  scored {report.scored}  null {report.null}  quarantined {len(report.quarantined)} files"
+        )
+        for name, reason in report.quarantined.items():
+            print(f"quarantined {name}: {reason}", file=sys.stderr)
+        raise typer.Exit(EXIT_QUARANTINED if report.quarantined else EXIT_OK)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory of the model")],
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="score directory")],
+    everything: Annotated[bool, typer.Option("--all", help="measure on training rows as well")] = False,
+    debug: Debug = False,
+) -> None:
+    """Measure and draw a score directory: ROC, histogram with thresholds, training curves, the strangest objects."""
+    with _errors(debug):
+        from astroad_jax.app import bundle
+        from astroad_jax.app.evaluation import evaluate as measure
+
+        found = measure(bundle.load(run), run, scores, held_out_only=not everything)
+        _show(found)
+        for figure in found.figures:
+            print(f"figure  {figure}")
+
+
+def _split(settings: list[str]) -> tuple[Path | None, list[str]]:
+    """A leading configuration file, and the overrides after it."""
+    first = settings[0] if settings else ""
+    return (Path(first), settings[1:]) if first and "=" not in first else (None, settings)
+
+
+def _show(found: Any) -> None:
+    """Print an evaluation."""
+    from astroad_jax.analysis.report import table
+
+    print("\nstrangest objects\n" + table(found.top))
+    print()
+    for name, value in found.measures.items():
+        print(f"{name:22s} {_number(value)}")
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(_number(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _show_table(found: dict[str, Any]) -> None:
+    """Print an inspection."""
+    from astroad_jax.analysis.report import table
+
+    roles = found["roles"]
+    print(f"{found['path']}: {found['format']}, {found['rows']} rows, {len(found['columns'])} features")
+    print("  ".join(f"{name}: {roles[name] or '-'}" for name in ("id", "ra", "dec", "label")))
+    print(
+        f"complete rows {found['complete_rows']}  empty rows {found['empty_rows']}  duplicate ids {found['duplicate_ids']}"
+    )
+    if found["labels"]:
+        print(
+            "labels: " + ", ".join(f"{name or '(none)'} {count}" for name, count in found["labels"].items())
+        )
+    print(table(found["columns"]))
+
+
+def main() -> None:
+    """Entry point of ``astroad``."""
+    call: Callable[[], None] = app
+    try:
+        call()
+    except Exception:  # not foreseen: a defect, shown whole
+        import traceback
+
+        traceback.print_exc()
+        print("this is a defect of astroad_jax; please report it with the lines above", file=sys.stderr)
+        sys.exit(EXIT_BUG)

@@ -1,0 +1,279 @@
+"""Score catalogues: one Parquet file per input partition, whole or absent, and a manifest that adds up.
+
+Columns: ``object_id`` in its own type, ``ra``, ``dec`` and ``label`` where the input has them, ``score`` (up = stranger),
+the method's components, ``p_value`` where the model is calibrated, ``flags``. An object that cannot be scored has a null
+score and a flag that says why; a partition that cannot be read is quarantined with its reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from astroad_jax import files
+from astroad_jax.errors import AstroadError, DataError, MismatchError
+from astroad_jax.types import State
+
+SCHEMA = 1
+BAD_SCORE = 32  # flag: the model gave no finite score for this object
+
+
+class Chunk(NamedTuple):
+    """Rows on their way to the scorer, preprocessed.
+
+    Attributes
+    ----------
+    columns : dict
+        What is passed on as it is: ``object_id``, and ``ra``, ``dec``, ``label`` where there are any.
+    x : (N, ...) float32
+        Finite everywhere.
+    flags : (N,) uint32
+        What is known to be wrong with each object.
+    unusable : (N,) bool
+        Objects whose score is null.
+    """
+
+    columns: dict[str, np.ndarray]
+    x: np.ndarray
+    flags: np.ndarray
+    unusable: np.ndarray
+
+
+class Partition(NamedTuple):
+    """One input: a name that is safe as a file name, where it comes from, and its rows."""
+
+    name: str
+    path: str
+    chunks: Callable[[], Iterator[Chunk]]
+
+
+class Report(NamedTuple):
+    """What became of the rows: in = scored + flagged, and the partitions set aside with their reasons."""
+
+    rows: int
+    scored: int
+    null: int
+    quarantined: dict[str, str]
+    skipped: int
+
+
+def score_catalog(
+    scorer: Callable[[State, np.ndarray, np.ndarray], dict[str, np.ndarray]],
+    state: State,
+    partitions: Sequence[Partition],
+    out: Path,
+    *,
+    identity: dict[str, Any],
+    p_value: Callable[[np.ndarray], np.ndarray] | None = None,
+    progress: bool = False,
+) -> Report:
+    """Score partitions into a directory; those already there are left alone.
+
+    Parameters
+    ----------
+    scorer : (state, x, ids) -> dict of (N,) arrays
+        From `score.make_scorer`.
+    identity : dict
+        What the scores depend on (model digest, configuration); stored with every file. A directory made with another
+        identity is refused.
+    p_value : (scores) -> p-values, optional
+        Calibration.
+
+    Returns
+    -------
+    Report
+        Over all partitions of the directory's manifest, those of earlier calls included.
+
+    Raises
+    ------
+    MismatchError
+        The directory holds scores of another model.
+    BusyError
+        Another process is writing there.
+    """
+    out = Path(out)
+    _check_names(partitions)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            "cannot write scores here", where=str(out), got=str(error), fix="choose another --out"
+        ) from error
+    with files.lock(out):
+        book = _open_book(out, identity)
+        skipped = 0
+        for partition in _tracked(partitions, progress):
+            if _is_done(out, book, partition):
+                skipped += 1
+                continue
+            book["partitions"].pop(partition.name, None)
+            book["quarantined"].pop(partition.name, None)
+            try:
+                entry = _score_one(scorer, state, partition, out, identity, p_value)
+                book["partitions"][partition.name] = entry
+            except DataError as error:
+                book["quarantined"][partition.name] = {"input": partition.path, "reason": str(error)}
+            files.write_json(out / "manifest.json", book)
+        return _reconcile(out, book, skipped)
+
+
+def _check_names(partitions: Iterable[Partition]) -> None:
+    seen: dict[str, str] = {}
+    for partition in partitions:
+        if partition.name in seen:
+            raise DataError(
+                "two inputs would write the same score file",
+                where=f"{partition.name}.parquet",
+                got=f"{seen[partition.name]} and {partition.path}",
+                fix="rename one, or score them into different directories",
+            )
+        seen[partition.name] = partition.path
+
+
+def _open_book(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """The directory's manifest, checked to belong to this model."""
+    path = out / "manifest.json"
+    if not path.exists():
+        book = {"schema": SCHEMA, "identity": identity, "partitions": {}, "quarantined": {}}
+        files.write_json(path, book)
+        return book
+    book = files.read_json(path)
+    keys = sorted(set(book["identity"]) | set(identity))
+    differing = [key for key in keys if book["identity"].get(key) != identity.get(key)]
+    if differing:
+        raise MismatchError(
+            "this directory holds scores of another model",
+            where=str(out),
+            expected={key: book["identity"].get(key) for key in differing},
+            got={key: identity.get(key) for key in differing},
+            fix="choose another directory with --out",
+        )
+    return book
+
+
+def _is_done(out: Path, book: dict[str, Any], partition: Partition) -> bool:
+    """Whether a partition's file is there, whole, and from the same input."""
+    entry, path = book["partitions"].get(partition.name), out / f"{partition.name}.parquet"
+    if entry is None or not path.exists():
+        return False
+    if entry["input"] != partition.path:
+        raise MismatchError(
+            "a score file of this name comes from another input",
+            where=str(path),
+            expected=entry["input"],
+            got=partition.path,
+            fix="choose another directory with --out",
+        )
+    return files.sha256(path) == entry["sha256"]
+
+
+def _score_one(scorer, state, partition: Partition, out: Path, identity, p_value) -> dict[str, Any]:
+    """Score one partition into its file."""
+    path = out / f"{partition.name}.parquet"
+    rows = null = 0
+    with files.atomic(path) as tmp:
+        writer = None
+        try:
+            for chunk in partition.chunks():
+                table, missing = _score_chunk(scorer, state, chunk, p_value)
+                if writer is None:
+                    writer = _open_writer(tmp, table, identity)
+                writer.write_table(table)
+                rows, null = rows + len(chunk.x), null + missing
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is None:
+            raise DataError(
+                "this input has no rows",
+                where=partition.path,
+                expected="at least one row",
+                fix="leave it out",
+            )
+    return {"input": partition.path, "rows": rows, "null": null, "sha256": files.sha256(path)}
+
+
+def _score_chunk(scorer, state: State, chunk: Chunk, p_value) -> tuple[Any, int]:
+    """Arrow table of one chunk, and how many of its scores are null."""
+    import pyarrow as pa
+
+    scores = scorer(state, chunk.x, chunk.columns["object_id"])
+    bad = ~np.isfinite(scores["score"]) & ~chunk.unusable
+    null = chunk.unusable | bad
+    if p_value is not None:
+        scores = {**scores, "p_value": p_value(scores["score"])}
+    columns = {name: pa.array(np.asarray(values)) for name, values in chunk.columns.items()}
+    lead = {"score": scores.pop("score")}
+    for name, values in (lead | scores).items():
+        columns[name] = pa.array(values, mask=null | ~np.isfinite(values))
+    columns["flags"] = pa.array((chunk.flags | np.where(bad, BAD_SCORE, 0)).astype(np.uint32))
+    return pa.table(columns), int(null.sum())
+
+
+def _open_writer(path: Path, table: Any, identity: dict[str, Any]) -> Any:
+    import json
+
+    import pyarrow.parquet as pq
+
+    note = {b"astroad_jax": json.dumps(identity, sort_keys=True).encode()}
+    schema = table.schema.with_metadata(note)
+    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+
+
+def _reconcile(out: Path, book: dict[str, Any], skipped: int) -> Report:
+    """Add up, and make sure that what the manifest says is there."""
+    import pyarrow.parquet as pq
+
+    entries = book["partitions"]
+    for name, entry in entries.items():
+        held = pq.read_metadata(out / f"{name}.parquet").num_rows
+        if held != entry["rows"]:
+            raise AstroadError(
+                "rows were lost",
+                where=f"{name}.parquet",
+                expected=entry["rows"],
+                got=held,
+                fix="delete it and score again",
+            )
+    rows, null = sum(e["rows"] for e in entries.values()), sum(e["null"] for e in entries.values())
+    reasons = {name: entry["reason"] for name, entry in book["quarantined"].items()}
+    return Report(rows, rows - null, null, reasons, skipped)
+
+
+def _tracked(partitions: Sequence[Partition], progress: bool) -> Iterable[Partition]:
+    from tqdm import tqdm
+
+    return tqdm(partitions, disable=not progress, unit="file", desc="score", dynamic_ncols=True)
+
+
+def read_scores(out: Path, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """All rows of a score directory, in partition order; null scores as NaN.
+
+    Raises
+    ------
+    DataError
+        There is no score directory here.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(out) / "manifest.json"
+    if not path.exists():
+        raise DataError("no score directory", where=str(out), fix="make one with astroad score")
+    names = list(files.read_json(path)["partitions"])
+    tables = [
+        pq.read_table(Path(out) / f"{name}.parquet", columns=columns, page_checksum_verification=True)
+        for name in names
+    ]
+    table = pa.concat_tables(tables, promote_options="default")
+    return {name: _to_numpy(table[name]) for name in table.column_names}
+
+
+def _to_numpy(column: Any) -> np.ndarray:
+    import pyarrow as pa
+
+    strings = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return np.asarray(column.to_pylist()) if strings else column.to_numpy()

@@ -1,0 +1,191 @@
+"""Checkpoints that are either whole or not there: Orbax for the arrays, a SHA-256 manifest for the trust.
+
+Orbax restores flipped bits and re-typed arrays without a word. So a checkpoint is a directory of our own that holds
+Orbax's files and, written last, a manifest with the digest of every file and the type and shape of every array; it is
+renamed into place when complete and believed only when every digest agrees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from astroad_jax import files
+from astroad_jax.engine import sharding
+from astroad_jax.errors import CorruptError
+
+FORMAT = 1
+log = logging.getLogger(__name__)
+
+
+class Position(NamedTuple):
+    """Where in training a checkpoint was taken: stage index, its name, and steps done within it."""
+
+    stage: int
+    name: str
+    step: int
+
+
+def _leaves(state: Any) -> dict[str, list]:
+    """Path -> [dtype, shape] of every array."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path): [str(leaf.dtype), list(leaf.shape)] for path, leaf in flat}
+
+
+def save(directory: Path, position: Position, total_step: int, state: Any, keep: int = 3) -> Path:
+    """Write a checkpoint and drop all but the newest `keep`.
+
+    Parameters
+    ----------
+    directory : Path
+        The run's ``checkpoints`` directory.
+    total_step : int
+        Steps done over all stages; names the checkpoint.
+
+    Returns
+    -------
+    Path
+        The finished checkpoint.
+    """
+    import orbax.checkpoint as ocp
+
+    final = Path(directory).absolute() / f"step_{total_step:09d}"
+    tmp = final.with_name(f".{final.name}.tmp")
+    primary = jax.process_index() == 0
+    if primary:
+        shutil.rmtree(tmp, ignore_errors=True)
+        tmp.mkdir(parents=True)
+    name = digest(state)
+    _barrier("checkpoint-begin")
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp / "arrays", _as_dict(state))
+    if primary:
+        note = {
+            "format": FORMAT,
+            "position": position._asdict(),
+            "total_step": total_step,
+            "digest": name,
+            "leaves": _leaves(state),
+            "files": files.manifest(tmp),
+        }
+        files.write_json(tmp / "manifest.json", note)
+        _sync_tree(tmp)
+        shutil.rmtree(final, ignore_errors=True)
+        tmp.rename(final)
+        files.fsync_dir(final.parent)
+        for old in sorted(Path(directory).glob("step_*"))[:-keep]:
+            shutil.rmtree(old)
+    _barrier("checkpoint-end")
+    return final
+
+
+def _as_dict(state: Any) -> dict[str, Any]:
+    """A state as a flat dict of arrays: independent of the classes it is made of."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {f"{i:04d}": leaf for i, (_, leaf) in enumerate(flat)}
+
+
+def _sync_tree(root: Path) -> None:
+    for path in [*root.rglob("*"), root]:
+        if path.is_dir():
+            files.fsync_dir(path)
+        else:
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def check(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's manifest and compare every file with it.
+
+    Raises
+    ------
+    CorruptError
+        Naming the files that are missing, changed or unknown.
+    """
+    try:
+        note = files.read_json(path / "manifest.json")
+        expected = {**note["files"], "manifest.json": files.sha256(path / "manifest.json")}
+    except (FileNotFoundError, KeyError, TypeError) as error:
+        raise CorruptError(
+            "a checkpoint has no usable manifest", where=str(path), got=repr(error), fix="delete it"
+        ) from error
+    problems = files.verify(path, expected)
+    if problems:
+        raise CorruptError(
+            "a checkpoint does not match its checksums",
+            where=str(path),
+            got="; ".join(problems[:5]),
+            fix="restore it from a copy, or delete it: training then goes on from the one before",
+        )
+    return note
+
+
+def newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that passes its checks, with its manifest; damaged ones are named in the log and passed over.
+
+    Raises
+    ------
+    CorruptError
+        There are checkpoints, and all of them are damaged.
+    """
+    damaged = []
+    for path in sorted(Path(directory).glob("step_*"), reverse=True):
+        try:
+            return path, check(path)
+        except CorruptError as error:
+            log.warning("%s\n  going back to the checkpoint before", error)
+            damaged.append(error)
+    if damaged:
+        raise damaged[0]
+    return None
+
+
+def restore(path: Path, abstract: Any) -> Any:
+    """Read a checked checkpoint into the structure, types and shardings of `abstract`.
+
+    Raises
+    ------
+    CorruptError
+        The checkpoint holds other arrays than those asked for.
+    """
+    import orbax.checkpoint as ocp
+
+    note = files.read_json(path / "manifest.json")
+    wanted, held = _leaves(abstract), note["leaves"]
+    if wanted != held:
+        differing = [k for k in sorted(set(wanted) | set(held)) if wanted.get(k) != held.get(k)]
+        raise CorruptError(
+            "a checkpoint holds other arrays than this model has",
+            where=str(path),
+            expected={k: wanted.get(k) for k in differing[:3]},
+            got={k: held.get(k) for k in differing[:3]},
+            fix="use the configuration that the checkpoint was made with",
+        )
+    with ocp.StandardCheckpointer() as checkpointer:
+        arrays = checkpointer.restore(Path(path).absolute() / "arrays", _as_dict(abstract))
+    treedef = jax.tree.structure(abstract)
+    return jax.tree.unflatten(treedef, [arrays[k] for k in sorted(arrays)])
+
+
+def digest(state: Any) -> str:
+    """SHA-256 over types, shapes and bytes of a state's arrays: names a model, whichever run or resume wrote it."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(sharding.to_host(state)):
+        array = np.ascontiguousarray(leaf)
+        total.update(f"{array.dtype.str}{array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()

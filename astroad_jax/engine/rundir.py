@@ -1,0 +1,208 @@
+"""Run directories: everything a run was, and all it takes to go on with it.
+
+::
+
+    RUN/config.toml        the resolved configuration
+    RUN/provenance.json    versions, devices, data fingerprint
+    RUN/metrics.jsonl      one line per window of steps; no clock in it, so that a resumed run writes the same bytes
+    RUN/checkpoints/       see `checkpoint`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from astroad_jax import config, files
+from astroad_jax.engine import checkpoint
+from astroad_jax.engine.train import Hooks, Row, Saved
+from astroad_jax.errors import CorruptError, DataError, MismatchError
+from astroad_jax.types import Batch, Feed, Method, State
+
+PACKAGES = ("astroad_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@contextmanager
+def open_run(directory: Path, settings: config.Run, feed: Feed, keep: int = 3) -> Iterator[Hooks]:
+    """Start a run in `directory`, or go on with the one that is there.
+
+    Yields the hooks for `train.fit`. While open, the directory is locked, and the first SIGINT or SIGTERM asks the loop
+    to checkpoint and stop.
+
+    Raises
+    ------
+    MismatchError
+        The directory holds a run with another configuration or other data, which are named.
+    BusyError
+        Another process is writing there.
+    DataError
+        The directory cannot be written.
+    """
+    directory = Path(directory)
+    primary = jax.process_index() == 0
+    if primary:
+        _make(directory)
+    with files.lock(directory) if primary else _nothing(), _signals() as stop:
+        if primary:
+            _claim(directory, settings, feed)
+        found = checkpoint.newest(directory / "checkpoints")
+        if primary:
+            _truncate(directory / "metrics.jsonl", found[1]["total_step"] if found else 0)
+        yield _hooks(directory, found, keep, stop, primary)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _make(directory: Path) -> None:
+    try:
+        (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DataError(
+            "cannot write to the run directory",
+            where=str(directory),
+            got=str(error),
+            fix="choose another with --out",
+        ) from error
+
+
+def _claim(directory: Path, settings: config.Run, feed: Feed) -> None:
+    """Write what identifies the run, or compare with what is there."""
+    path, proof = directory / "config.toml", directory / "provenance.json"
+    if not proof.exists():
+        files.write_text(path, config.dumps(settings))
+        files.write_json(proof, provenance(feed))
+        return
+    differing = config.differences(config.load(path), settings)
+    if files.read_json(proof)["data"] != feed.fingerprint:
+        differing.append("the training data")
+    if differing:
+        raise MismatchError(
+            "this directory holds another run",
+            where=str(directory),
+            got="; ".join(differing),
+            fix="choose another directory, or use the configuration and data of that run to go on with it",
+        )
+
+
+def provenance(feed: Feed) -> dict[str, Any]:
+    """Versions, devices and data of a run."""
+    return {
+        "data": feed.fingerprint,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": [str(device) for device in jax.devices()],
+        "device_kind": jax.devices()[0].device_kind,
+        "processes": jax.process_count(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _truncate(path: Path, total_step: int) -> None:
+    """Drop metric lines of steps that will be run again."""
+    rows = [row for row in files.read_lines(path) if row["total_step"] <= total_step]
+    files.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _hooks(directory: Path, found: Any, keep: int, stop: threading.Event, primary: bool) -> Hooks:
+    metrics = directory / "metrics.jsonl"
+
+    def on_metrics(rows: list[Row]) -> None:
+        if rows and primary:
+            with open(metrics, "a", encoding="utf-8") as stream:
+                stream.write("".join(json.dumps(row) + "\n" for row in rows))
+                stream.flush()
+                os.fsync(stream.fileno())
+
+    def on_checkpoint(stage: int, name: str, step: int, total: int, state: State) -> None:
+        checkpoint.save(directory / "checkpoints", checkpoint.Position(stage, name, step), total, state, keep)
+
+    def resume(stage: int, abstract: Any) -> Saved | None:
+        if found is None:
+            return None
+        path, note = found
+        return Saved(stage, note["position"]["step"], checkpoint.restore(path, abstract))
+
+    at = found[1]["position"]["stage"] if found else 0
+    return Hooks(on_metrics, on_checkpoint, resume, at, stop.is_set)
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Turn the first SIGINT or SIGTERM into a flag; a second one acts as usual."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag  # signal handlers belong to the main thread
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        flag.set()
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield flag
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def load_state(directory: Path, method: Method, batch: Batch) -> tuple[State, str]:
+    """Final state of a finished run, and the digest that names it.
+
+    Parameters
+    ----------
+    batch : Batch
+        Gives the shapes of a batch; none of its values are used.
+
+    Raises
+    ------
+    CorruptError
+        There is no checkpoint, or none that is sound.
+    MismatchError
+        The run is not finished.
+    """
+    found = checkpoint.newest(Path(directory) / "checkpoints")
+    if found is None:
+        raise CorruptError(
+            "this run has no checkpoint", where=str(directory), fix="train it first: astroad train"
+        )
+    path, note = found
+    last = len(method.stages) - 1
+    position = note["position"]
+    if position["stage"] != last or position["step"] != method.stages[last].num_steps:
+        raise MismatchError(
+            "this run is not finished",
+            where=str(directory),
+            expected=f"{method.stages[last].num_steps} steps of stage {method.stages[last].name!r}",
+            got=f"{position['step']} steps of stage {position['name']!r}",
+            fix="run the training command again; it resumes",
+        )
+    return checkpoint.restore(path, abstract_state(method, batch)), note["digest"]
+
+
+def abstract_state(method: Method, batch: Batch) -> Any:
+    """Shapes of a method's final state, on the default device."""
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    state = None
+    for stage in method.stages:
+        state = jax.eval_shape(stage.init, jax.random.key(0), batch, state)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state)

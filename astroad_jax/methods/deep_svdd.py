@@ -1,0 +1,309 @@
+"""Deep SVDD and its multi-class form: strange is what the network maps far from where the known objects go.
+
+Ruff et al. 2018 (ICML, PMLR 80:4393) and Perez-Carrasco et al. 2023, "Multi-Class Deep SVDD". Equation numbers are the
+latter's: (1) soft boundary, (2) one class, (3) several classes, (4) their score.
+
+An autoencoder is trained first and its decoder dropped (appendix I); the centres are means of its codes, found by one
+plain pass over the data; then the encoder alone is trained on.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from astroad_jax.methods import autoencoder
+from astroad_jax.methods.losses import adam_l2, descend, masked_mean, rows, squared_distance
+from astroad_jax.nets import Variables, forward, forward_train
+from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Stage, State
+
+
+class CentreState(NamedTuple):
+    """Sums of codes per class on the way to their means."""
+
+    encoder: Variables
+    total: jax.Array  # (M, L)
+    count: jax.Array  # (M,)
+
+
+class SVDDState(NamedTuple):
+    """The encoder, the centres it is drawn to, and the radius of the soft boundary."""
+
+    encoder: Variables
+    centres: jax.Array  # (M, L), fixed
+    radius: jax.Array  # (), of the soft boundary; 0 where there is none
+    step: jax.Array  # (), int32
+    opt: optax.OptState
+
+
+class SVDD(autoencoder.Dense):
+    """Hyper-parameters that both forms share."""
+
+    weight_decay: float = 0.5e-6
+    pretrain_epochs: int | None = None
+    pretrain_learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
+    centre_epsilon: float = 0.0
+
+
+class Config(SVDD):
+    """Deep SVDD with one hypersphere."""
+
+    name: Literal["deep_svdd"] = "deep_svdd"
+    soft_boundary: bool = False
+    nu: float = 0.1
+    warmup_epochs: int = 10
+
+
+class MultiClassConfig(SVDD):
+    """Deep SVDD with one hypersphere per known class."""
+
+    name: Literal["mcdsvdd"] = "mcdsvdd"
+    balanced: bool = True
+
+
+def centre_stage(encoder: nn.Module, *, num_classes: int, num_steps: int) -> Stage:
+    """Average the codes of each class (all rows together where `num_classes` is 1) in one plain pass.
+
+    Running averages are used in batch normalisation, as in Ruff's code; MCDSVDD's code leaves the network in training
+    mode here.
+    """
+
+    def init(key: Key, batch: Batch, previous: State | None) -> CentreState:
+        del key
+        z = jax.eval_shape(lambda: forward(encoder, previous.encoder, batch["x"]))
+        return CentreState(previous.encoder, jnp.zeros((num_classes, z.shape[-1])), jnp.zeros(num_classes))
+
+    def step(key: Key, state: CentreState, batch: Batch) -> tuple[CentreState, Metrics]:
+        del key
+        x, mask = rows(batch)
+        member = _membership(batch, mask, num_classes)
+        total = state.total + member.T @ forward(encoder, state.encoder, x)
+        return CentreState(state.encoder, total, state.count + member.sum(0)), {"rows": mask.sum()}
+
+    return Stage("centre", init, step, num_steps, plain=True)
+
+
+def _membership(batch: Batch, mask: jax.Array, num_classes: int) -> jax.Array:
+    """One-hot class of every row, ``(B, M)``, zero for padding and for rows without a class."""
+    if num_classes == 1:
+        return mask[:, None]
+    return jax.nn.one_hot(batch["y"], num_classes) * mask[:, None]
+
+
+def _centres(state: CentreState, epsilon: float) -> jax.Array:
+    """Means of codes, no component nearer to 0 than `epsilon` (Ruff's guard against the trivial solution)."""
+    centres = state.total / jnp.maximum(state.count, 1.0)[:, None]
+    if not epsilon:
+        return centres
+    return jnp.where(jnp.abs(centres) < epsilon, jnp.where(centres < 0, -epsilon, epsilon), centres)
+
+
+def svdd_stage(
+    encoder: nn.Module,
+    *,
+    tx: optax.GradientTransformation,
+    num_steps: int,
+    num_classes: int = 1,
+    balanced: bool = True,
+    nu: float | None = None,
+    warmup_steps: int = 0,
+    centre_epsilon: float = 0.0,
+) -> Stage:
+    """Draw every object to the centre of its class.
+
+    Parameters
+    ----------
+    num_classes : int
+        1 for eq. 1 and 2, more for eq. 3.
+    balanced : bool
+        Whether batches hold the classes in equal parts; eq. 3's 1/N_j is then exact as a plain mean. Otherwise the
+        classes present in a batch are averaged each by itself first.
+    nu : float, optional
+        Soft boundary (eq. 1) with the outside weighted by 1/(nu N), Ruff's form; the equation as printed in paper 000
+        has nu = 1, for which the best radius is 0. None: no boundary (eq. 2).
+    warmup_steps : int
+        Steps before the radius is first set; from then on it is the (1 - nu) quantile of each batch's distances,
+        which minimises eq. 1 in R.
+    """
+
+    def init(key: Key, batch: Batch, previous: CentreState) -> SVDDState:
+        del key, batch
+        centres = _centres(previous, centre_epsilon)
+        zero = jnp.zeros((), jnp.int32)
+        opt = tx.init(previous.encoder["params"])
+        return SVDDState(previous.encoder, centres, jnp.zeros(()), zero, opt)
+
+    def row_loss(state: SVDDState, distance: jax.Array) -> jax.Array:
+        if nu is None:
+            return distance
+        excess = state.radius**2 + jax.nn.relu(distance - state.radius**2) / nu
+        return jnp.where(state.step < warmup_steps, distance, excess)
+
+    def step(key: Key, state: SVDDState, batch: Batch) -> tuple[SVDDState, Metrics]:
+        del key
+        x, mask = rows(batch)
+        member = _membership(batch, mask, num_classes)
+        weight = _row_weights(member, balanced)
+
+        def loss(params):
+            z, enc = forward_train(encoder, state.encoder, params, x, mask)
+            distance = squared_distance(z, member @ state.centres)
+            return jnp.sum(row_loss(state, distance) * weight), (enc, distance)
+
+        params = state.encoder["params"]
+        (value, (enc, distance)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        params, opt = descend(tx, gradient, state.opt, params)
+        radius = state.radius
+        if nu is not None:
+            new = jnp.sqrt(masked_quantile(distance, mask, 1.0 - nu))
+            radius = jnp.where(state.step >= warmup_steps, new, radius)
+        metrics = {"loss": value, "distance": masked_mean(distance, member.sum(-1))}
+        return SVDDState({**enc, "params": params}, state.centres, radius, state.step + 1, opt), metrics
+
+    def validate(state: SVDDState, batch: Batch) -> jax.Array:
+        x, mask = rows(batch)
+        member = _membership(batch, mask, num_classes)
+        distance = squared_distance(forward(encoder, state.encoder, x), member @ state.centres)
+        return jnp.sum(row_loss(state, distance) * _row_weights(member, balanced=False))
+
+    return Stage("svdd", init, step, num_steps, validate)
+
+
+def _row_weights(member: jax.Array, balanced: bool) -> jax.Array:
+    """Weights ``(B,)`` whose weighted sum of row losses is eq. 3 divided by the number of classes."""
+    if balanced or member.shape[-1] == 1:
+        return member.sum(-1) / jnp.maximum(member.sum(), 1.0)
+    count = member.sum(0)
+    present = jnp.maximum((count > 0).sum(), 1)
+    return jnp.sum(member / jnp.maximum(count, 1.0), axis=-1) / present
+
+
+def masked_quantile(values: jax.Array, mask: jax.Array, q: float) -> jax.Array:
+    """Quantile of ``(B,)`` values over the rows whose mask is 1, linear between order statistics."""
+    ordered = jnp.sort(jnp.where(mask > 0, values, jnp.inf))
+    position = q * jnp.maximum(mask.sum() - 1.0, 0.0)
+    low = jnp.floor(position).astype(jnp.int32)
+    high = jnp.minimum(low + 1, jnp.maximum(mask.sum().astype(jnp.int32) - 1, 0))
+    part = position - low
+    return ordered[low] * (1 - part) + ordered[high] * part
+
+
+def _method(stages: tuple[Stage, ...], encoder: nn.Module, soft: bool) -> Method:
+    def embed(state: SVDDState, example: Example) -> jax.Array:
+        return forward(encoder, state.encoder, example["x"][None])[0]
+
+    def score(key: Key, state: SVDDState, example: Example) -> Scores:
+        del key
+        distances = squared_distance(embed(state, example)[None], state.centres)
+        offset = state.radius**2 if soft else 0.0
+        scores = {"score": jnp.min(distances) - offset}
+        if state.centres.shape[0] > 1:
+            scores["nearest_class"] = jnp.argmin(distances)
+        return scores
+
+    return Method(stages, score, embed)
+
+
+def deep_svdd(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    *,
+    tx: optax.GradientTransformation,
+    num_steps: int,
+    pretrain_tx: optax.GradientTransformation,
+    pretrain_steps: int,
+    steps_per_pass: int,
+    nu: float | None = None,
+    warmup_steps: int = 0,
+    centre_epsilon: float = 0.0,
+) -> Method:
+    """Deep SVDD with one hypersphere: eq. 2, or eq. 1 where `nu` is given.
+
+    Returns
+    -------
+    Method
+        ``score`` is the squared distance to the centre, less the squared radius where there is a soft boundary.
+    """
+    stages = (
+        autoencoder.stage(encoder, decoder, tx=pretrain_tx, num_steps=pretrain_steps),
+        centre_stage(encoder, num_classes=1, num_steps=steps_per_pass),
+        svdd_stage(
+            encoder,
+            tx=tx,
+            num_steps=num_steps,
+            nu=nu,
+            warmup_steps=warmup_steps,
+            centre_epsilon=centre_epsilon,
+        ),
+    )
+    return _method(stages, encoder, nu is not None)
+
+
+def mcdsvdd(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    *,
+    tx: optax.GradientTransformation,
+    num_steps: int,
+    pretrain_tx: optax.GradientTransformation,
+    pretrain_steps: int,
+    steps_per_pass: int,
+    num_classes: int,
+    balanced: bool = True,
+    centre_epsilon: float = 0.0,
+) -> Method:
+    """Multi-Class Deep SVDD: eq. 3, scored by eq. 4.
+
+    Centres stay where the pretrained encoder put them, as the paper says; its code recomputes them with the trained
+    encoder before scoring. The loss is eq. 3 divided by the number of classes.
+
+    Returns
+    -------
+    Method
+        ``score`` is the squared distance to the nearest centre, ``nearest_class`` that centre's class.
+    """
+    stages = (
+        autoencoder.stage(encoder, decoder, tx=pretrain_tx, num_steps=pretrain_steps),
+        centre_stage(encoder, num_classes=num_classes, num_steps=steps_per_pass),
+        svdd_stage(
+            encoder,
+            tx=tx,
+            num_steps=num_steps,
+            num_classes=num_classes,
+            balanced=balanced,
+            centre_epsilon=centre_epsilon,
+        ),
+    )
+    return _method(stages, encoder, soft=False)
+
+
+def _parts(config: SVDD, plan: Plan) -> dict:
+    """Keyword arguments that both factories take."""
+    encoder, decoder = autoencoder.dense_pair(config, plan.num_features)
+    epochs = config.pretrain_epochs
+    return {
+        "encoder": encoder,
+        "decoder": decoder,
+        "tx": adam_l2(config.learning_rate, config.weight_decay),
+        "num_steps": plan.num_steps,
+        "pretrain_tx": adam_l2(config.pretrain_learning_rate, config.weight_decay),
+        "pretrain_steps": plan.num_steps if epochs is None else epochs * plan.steps_per_epoch,
+        "steps_per_pass": plan.steps_per_pass,
+        "centre_epsilon": config.centre_epsilon,
+    }
+
+
+def build(config: Config, plan: Plan) -> Method:
+    """Deep SVDD from its configuration."""
+    nu = config.nu if config.soft_boundary else None
+    return deep_svdd(**_parts(config, plan), nu=nu, warmup_steps=config.warmup_epochs * plan.steps_per_epoch)
+
+
+def build_multi_class(config: MultiClassConfig, plan: Plan) -> Method:
+    """Multi-class Deep SVDD from its configuration."""
+    return mcdsvdd(**_parts(config, plan), num_classes=plan.num_classes, balanced=config.balanced)

@@ -1,0 +1,78 @@
+"""Fully connected networks: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Init = Literal["torch", "lecun", "small"]
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "leaky_relu": lambda x: nn.leaky_relu(x, 0.01),
+    "relu": nn.relu,
+    "tanh": jnp.tanh,
+    "sigmoid": nn.sigmoid,
+    "none": lambda x: x,
+}
+
+
+def _initialisers(kind: Init, fan_in: int) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
+    """Kernel and bias initialisers.
+
+    ``torch``: both uniform in +-1/sqrt(fan_in), PyTorch's default for linear layers, which the reference
+    implementations of MCDSVDD and DASVDD rely on. ``lecun``: normal, variance 1/fan_in, zero bias (Flax's default).
+    ``small``: normal, standard deviation 0.02, for kernels and biases.
+    """
+    if kind == "torch":
+        bound = fan_in**-0.5
+        uniform = nn.initializers.uniform(2 * bound)
+        shifted = lambda key, shape, dtype=jnp.float32: uniform(key, shape, dtype) - bound  # noqa: E731
+        return shifted, shifted
+    if kind == "lecun":
+        return nn.initializers.lecun_normal(), nn.initializers.zeros_init()
+    return nn.initializers.normal(0.02), nn.initializers.normal(0.02)
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation, and optionally batch normalisation, between them.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Output width of every layer, the last one included.
+    activation, last : str
+        Between the layers and after the last one; names in `ACTIVATIONS`.
+    norm : bool
+        Batch normalisation before every inner activation; averages come from rows whose mask is 1, and scoring uses
+        the running averages.
+    last_bias : bool
+        Whether the last layer has a bias (Deep SVDD networks drop it).
+    weights : {"torch", "lecun", "small"}
+        See `_initialisers`.
+    """
+
+    widths: tuple[int, ...]
+    activation: str = "leaky_relu"
+    last: str = "none"
+    norm: bool = False
+    last_bias: bool = True
+    weights: Init = "torch"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
+        """Map ``(B, ...)`` to ``(B, widths[-1])``; everything but the first axis is flattened."""
+        h = x.reshape(x.shape[0], -1)
+        for i, width in enumerate(self.widths):
+            final = i == len(self.widths) - 1
+            kernel, bias = _initialisers(self.weights, h.shape[-1])
+            use_bias = self.last_bias if final else True
+            h = nn.Dense(width, use_bias=use_bias, kernel_init=kernel, bias_init=bias)(h)
+            if self.norm and not final:
+                keep = None if mask is None else (mask > 0)[:, None]
+                h = nn.BatchNorm(use_running_average=not train, momentum=0.9)(h, mask=keep)
+            h = ACTIVATIONS[self.last if final else self.activation](h)
+        return h

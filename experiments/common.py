@@ -1,0 +1,206 @@
+"""What the experiments share: their command line, their data sets, their result files."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from astroad_jax import files
+from astroad_jax.config import Frozen, override, parse
+from astroad_jax.errors import DataError
+
+M = TypeVar("M", bound=Frozen)
+Row = dict[str, Any]
+
+
+class Arguments(NamedTuple):
+    """A parsed command line: the experiment's settings, where data lie, where results go."""
+
+    settings: Any
+    data: Path | None
+    out: Path
+    smoke: bool
+
+
+def arguments(
+    name: str, doc: str, model: type[M], smoke: dict[str, Any], argv: Sequence[str] | None = None
+) -> Arguments:
+    """Read ``[--data DIR] [--out DIR] [--smoke] [key=value ...]``.
+
+    Parameters
+    ----------
+    model : type of Frozen
+        The experiment's settings; an unknown key is an error that names the nearest known one.
+    smoke : dict
+        Settings that shrink the experiment to a minute; those given on the command line still win.
+    """
+    parser = argparse.ArgumentParser(
+        f"python -m experiments.{name}", description=doc, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="directory searched for DIR/NAME.npz and DIR/*/NAME.npz")
+    parser.add_argument("--out", type=Path, default=Path("results") / name, help="where results.json goes")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a minute's version, to see that everything runs"
+    )
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help=f"known keys: {', '.join(model.model_fields)}"
+    )
+    given = parser.parse_args(argv)
+    values = override(smoke if given.smoke else {}, given.settings)
+    return Arguments(parse(model, values, f"experiments.{name}"), given.data, given.out, given.smoke)
+
+
+class Dataset(NamedTuple):
+    """Arrays of a labelled data set; `x_test` is None where it comes unsplit."""
+
+    x: np.ndarray
+    y: np.ndarray
+    x_test: np.ndarray | None
+    y_test: np.ndarray | None
+
+
+def dataset(name: str, data: Path | None) -> Dataset:
+    """Find a data set by name: an npz below `data`, else TFDS.
+
+    The npz holds ``x_train, y_train, x_test, y_test``, or ``x, y``, or ``X, y``; images may be JPEG bytes
+    (``jpeg_train`` with ``offsets_train``, likewise for test).
+
+    Raises
+    ------
+    DataError
+        There is no such file and TFDS has not prepared the data set either; or its keys are others.
+    """
+    if data is not None:
+        found = [*data.glob(f"{name}.npz"), *data.glob(f"*/{name}.npz")]
+        if found:
+            return _from_npz(found[0])
+    return _from_tfds(name, data)
+
+
+def _from_npz(path: Path) -> Dataset:
+    with np.load(path, allow_pickle=False) as held:
+        keys = set(held.files)
+        if {"x_train", "y_train", "x_test", "y_test"} <= keys:
+            return Dataset(held["x_train"], held["y_train"], held["x_test"], held["y_test"])
+        if {"jpeg_train", "offsets_train", "y_train", "jpeg_test", "offsets_test", "y_test"} <= keys:
+            images = [_decode(held[f"jpeg_{part}"], held[f"offsets_{part}"]) for part in ("train", "test")]
+            return Dataset(images[0], held["y_train"], images[1], held["y_test"])
+        for name in ("x", "X"):
+            if {name, "y"} <= keys:
+                return Dataset(held[name], held["y"], None, None)
+    raise DataError(
+        "this file does not hold a labelled data set",
+        where=str(path),
+        expected="x_train, y_train, x_test, y_test; or x, y; or X, y",
+        got=", ".join(sorted(keys)),
+        fix="rename its arrays",
+    )
+
+
+def _decode(stream: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """JPEG bytes laid end to end -> ``(N, H, W, C)`` uint8."""
+    from PIL import Image
+
+    spans = zip(offsets[:-1], offsets[1:])
+    return np.stack([np.asarray(Image.open(io.BytesIO(stream[a:b].tobytes()))) for a, b in spans])
+
+
+def _from_tfds(name: str, data: Path | None) -> Dataset:
+    from astroad_jax.data import open_source
+
+    parts = []
+    for split in ("train", "test"):
+        try:
+            source = open_source(f"tfds:{name}/{split}")
+        except DataError as error:
+            raise DataError(
+                "no such data set",
+                where=f"{data or 'no --data directory given'}, then TFDS",
+                expected=f"{name}.npz there, or {name} prepared by TFDS",
+                got=str(error),
+                fix=f"give --data DIR, or run: python -c \"import tensorflow_datasets as t; t.load('{name}')\"",
+            ) from error
+        columns = [chunk for chunk in source.chunks()]
+        label = next(key for key in source.columns if key == "label")
+        image = next(key for key in source.columns if source.columns[key].shape)
+        parts += [np.concatenate([c[image] for c in columns]), np.concatenate([c[label] for c in columns])]
+    return Dataset(*parts)
+
+
+class Results:
+    """Rows of an experiment, kept as they come, so that a stopped experiment goes on where it was.
+
+    ``runs.jsonl`` gets one line per finished training; ``results.json`` is written from them at the end.
+    """
+
+    def __init__(self, out: Path, settings: Frozen, keys: Sequence[str]):
+        self.out, self.keys = out, tuple(keys)
+        out.mkdir(parents=True, exist_ok=True)
+        self.path = out / "runs.jsonl"
+        self.settings = json.loads(settings.model_dump_json())
+        self.runs = [run for run in files.read_lines(self.path) if self._same(run)]
+
+    def _same(self, run: Row) -> bool:
+        return all(run["settings"].get(key) == self.settings[key] for key in self.keys)
+
+    def done(self, **what: Any) -> bool:
+        """Whether a finished run has all these values."""
+        return any(all(run.get(key) == value for key, value in what.items()) for run in self.runs)
+
+    def add(self, **run: Any) -> None:
+        """Record one finished run."""
+        run["settings"] = {key: self.settings[key] for key in self.keys}
+        self.runs.append(run)
+        with open(self.path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(run) + "\n")
+
+    def write(self, rows: list[Row]) -> None:
+        """Write ``results.json`` and print the table, the paper's figures beside ours."""
+        files.write_json(self.out / "results.json", rows)
+        print(table(rows))
+        print(f"\n{self.out / 'results.json'}")
+
+
+def row(
+    dataset: str, case: str, method: str, metric: str, values: Sequence[float], paper: float | None = None
+) -> Row:
+    """One row of a result table: mean and spread (sample standard deviation) over runs."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {
+        "dataset": dataset,
+        "case": case,
+        "method": method,
+        "metric": metric,
+        "mean": float(np.mean(values)),
+        "std": spread,
+        "runs": len(values),
+        "paper": paper,
+    }
+
+
+def table(rows: list[Row]) -> str:
+    """Aligned plain text of result rows."""
+    head = ["dataset", "case", "method", "metric", "mean", "std", "runs", "paper"]
+    body = [[_cell(line[key]) for key in head] for line in rows]
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in [head, *body]
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def progress(text: str) -> None:
+    """Say on standard error how far an experiment is."""
+    print(text, file=sys.stderr, flush=True)
