@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from astroad_jax import __version__
-from astroad_jax.errors import EXIT_BUG, EXIT_OK, EXIT_QUARANTINED, AstroadError
+from astroad_jax.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_QUARANTINED, AstroadError
 
 HELP = """Find the strange objects of a survey.
 
@@ -27,9 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Settings = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as train.epochs=20")
-]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as train.epochs=20")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
@@ -59,9 +57,14 @@ def _errors(debug: bool) -> Iterator[None]:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from error
+    except OSError as error:  # a full disk, a limit, a vanished mount
+        if debug:
+            raise
+        print(f"error: the system refused to read or write\n  got: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_INPUT) from error
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        raise typer.Exit(4) from error
+        raise typer.Exit(EXIT_INTERRUPTED) from error
 
 
 @app.command()
@@ -70,9 +73,9 @@ def quickstart(
     data: Annotated[
         str | None, typer.Option("--data", metavar="FILE", help="your own table; without it, a mock survey")
     ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", help="directory for the run, the scores and the figures")
-    ] = Path("quickstart"),
+    out: Annotated[Path, typer.Option("--out", help="directory for the run, the scores and the figures")] = Path(
+        "quickstart"
+    ),
     debug: Debug = False,
 ) -> None:
     """Train, score, evaluate and draw, on a mock survey or on your own table."""
@@ -99,10 +102,11 @@ def inspect(
         from astroad_jax import config
         from astroad_jax.app import inspection
 
+        chosen = config.load(None, settings or []).data
         for path in files:
-            found = inspection.inspect(path, config.load(None, settings or []).data)
+            found = inspection.inspect(path, chosen)
             _show_table(found)
-            print("\n# a configuration to start from\n" + config.dumps(inspection.suggest(found)))
+            print("\n# a configuration to start from\n" + config.dumps(inspection.suggest(found, chosen)))
 
 
 @app.command()
@@ -111,12 +115,8 @@ def train(
         list[str] | None,
         typer.Argument(metavar="[CONFIG.toml] [KEY=VALUE]...", help="a configuration, and overrides"),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="FILE", help="table to train on (data.path)")
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", help="run directory; an unfinished run there is resumed")
-    ] = Path("run"),
+    data: Annotated[str | None, typer.Option("--data", metavar="FILE", help="table to train on (data.path)")] = None,
+    out: Annotated[Path, typer.Option("--out", help="run directory; an unfinished run there is resumed")] = Path("run"),
     debug: Debug = False,
 ) -> None:
     """Train a model; the same command resumes a run that was stopped."""
@@ -125,7 +125,7 @@ def train(
         from astroad_jax.app.launch import join_cluster
 
         path, overrides = _split(settings or [])
-        chosen = config.load(path, overrides + ([f'data.path="{data}"'] if data else []))
+        chosen = config.load(path, [*overrides, *([config.setting("data.path", data)] if data else [])])
         join_cluster()
         _train(chosen, out)
 
@@ -158,7 +158,8 @@ def score(
 
         report = scoring.score(bundle.load(run), inputs, out, progress=True)
         print(
-            f"rows {report.rows}  scored {report.scored}  null {report.null}  quarantined {len(report.quarantined)} files"
+            f"rows {report.rows}  scored {report.scored}  null {report.null}  "
+            f"quarantined {len(report.quarantined)} files"
         )
         for name, reason in report.quarantined.items():
             print(f"quarantined {name}: {reason}", file=sys.stderr)
@@ -213,12 +214,11 @@ def _show_table(found: dict[str, Any]) -> None:
     print(f"{found['path']}: {found['format']}, {found['rows']} rows, {len(found['columns'])} features")
     print("  ".join(f"{name}: {roles[name] or '-'}" for name in ("id", "ra", "dec", "label")))
     print(
-        f"complete rows {found['complete_rows']}  empty rows {found['empty_rows']}  duplicate ids {found['duplicate_ids']}"
+        f"complete rows {found['complete_rows']}  empty rows {found['empty_rows']}  "
+        f"duplicate ids {found['duplicate_ids']}"
     )
     if found["labels"]:
-        print(
-            "labels: " + ", ".join(f"{name or '(none)'} {count}" for name, count in found["labels"].items())
-        )
+        print("labels: " + ", ".join(f"{name or '(none)'} {count}" for name, count in found["labels"].items()))
     print(table(found["columns"]))
 
 

@@ -6,12 +6,13 @@ as `Frozen` models in their own files; here they are tables whose ``name`` picks
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from astroad_jax.errors import ConfigError, did_you_mean
 
@@ -32,17 +33,11 @@ class Data(Frozen):
     ra: str = Field("", description="right ascension in degrees; empty: found by name, or none")
     dec: str = Field("", description="declination in degrees; empty: found by name, or none")
     label: str = Field("", description="column of class labels; empty: found by name, or none")
-    features: tuple[str, ...] = Field(
-        (), description="columns to learn from; empty: every other numeric column"
-    )
+    features: tuple[str, ...] = Field((), description="columns to learn from; empty: every other numeric column")
     ignore: tuple[str, ...] = Field((), description="columns to leave out")
-    anomalies: tuple[str, ...] = Field(
-        (), description="labels never trained on, and positive in the evaluation"
-    )
+    anomalies: tuple[str, ...] = Field((), description="labels never trained on, and positive in the evaluation")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of every class held out for evaluation")
-    calibration_fraction: float = Field(
-        0.1, gt=0, lt=1, description="share of the training rows kept for p-values"
-    )
+    calibration_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training rows kept for p-values")
     stream: bool = Field(False, description="read the file anew every epoch instead of holding it in memory")
     shuffle_rows: int = Field(
         100_000, ge=1, description="rows held for shuffling, and for fitting scales, when streaming"
@@ -74,9 +69,7 @@ class Train(Frozen):
     )
     steps_per_call: int = Field(32, ge=1, description="updates per compiled call; 1 for large models")
     log_every: int = Field(50, ge=1, description="steps per line of metrics.jsonl")
-    checkpoint_every: int = Field(
-        2000, ge=1, description="steps between checkpoints (a multiple of log_every)"
-    )
+    checkpoint_every: int = Field(2000, ge=1, description="steps between checkpoints (a multiple of log_every)")
     keep_checkpoints: int = Field(3, ge=1)
 
 
@@ -92,9 +85,15 @@ class Run(Frozen):
 
     data: Data = Data()
     preprocess: Preprocess = Preprocess()
-    method: dict[str, Any] = Field(default_factory=lambda: {"name": "mcdsvdd"})
+    method: dict[str, Any] = Field({}, validate_default=True)
     train: Train = Train()
     score: Score = Score()
+
+    @field_validator("method")
+    @classmethod
+    def _named(cls, method: dict[str, Any]) -> dict[str, Any]:
+        """Hyper-parameters without a name are the default method's."""
+        return {"name": "mcdsvdd", **method}
 
 
 def parse(model: type[M], values: dict[str, Any], where: str) -> M:
@@ -130,19 +129,19 @@ def override(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        A setting without ``=``.
+        A setting without ``=``, or one below a key that is no table.
     """
     values = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise ConfigError(
-                "an override must look like key=value", got=setting, fix="for example train.epochs=20"
-            )
-        *tables, last = key.strip().split(".")
+            raise ConfigError("an override must look like key=value", got=setting, fix="for example train.epochs=20")
+        *tables, last = (part.strip() for part in key.split("."))
         table = values
         for name in tables:
             table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise ConfigError("an override goes into a key that is no table", where=name, got=setting)
         table[last] = toml_value(text)
     return values
 
@@ -153,6 +152,11 @@ def toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def setting(key: str, value: Any) -> str:
+    """An override, as `override` reads it, that sets a key to a value."""
+    return f"{key}={_toml(value)}"
 
 
 def load(path: Path | None, settings: Sequence[str] = ()) -> Run:
@@ -169,6 +173,10 @@ def load(path: Path | None, settings: Sequence[str] = ()) -> Run:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ConfigError("no such configuration file", where=str(path), fix="check the path") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                "this is no readable text file", where=str(path), expected="TOML in UTF-8", got=str(error)
+            ) from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(
                 "this file is not valid TOML", where=str(path), got=str(error), fix="correct the line"
@@ -194,8 +202,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # the escapes of JSON are TOML's
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return repr(value)

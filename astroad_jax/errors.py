@@ -30,9 +30,7 @@ class AstroadError(Exception):
 
     exit_code = EXIT_INPUT
 
-    def __init__(
-        self, what: str, *, where: str = "", expected: object = None, got: object = None, fix: str = ""
-    ):
+    def __init__(self, what: str, *, where: str = "", expected: object = None, got: object = None, fix: str = ""):
         self.what, self.where, self.expected, self.got, self.fix = what, where, expected, got, fix
         super().__init__(self.message())
 

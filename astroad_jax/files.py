@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from astroad_jax.errors import BusyError, CorruptError
+from astroad_jax.errors import BusyError, CorruptError, DataError
 
 
 def sha256(path: Path) -> str:
@@ -60,21 +61,41 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise CorruptError(
-            "a file of this directory is damaged",
-            where=str(path),
-            got=str(error),
-            fix="restore it, or start a new directory",
-        ) from error
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, got: str) -> CorruptError:
+    fix = "restore it, or start a new directory"
+    return CorruptError("a file of this directory is damaged", where=str(path), got=got, fix=fix)
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object with a checksum over its own content, so that `read_sealed` knows it whole."""
+    write_json(path, {**value, "seal": _seal(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote; one that has changed since is a `CorruptError`."""
+    value = read_json(path)
+    seal = value.pop("seal", None) if isinstance(value, dict) else None
+    if seal != _seal(value):
+        raise _damaged(path, "its content does not match its checksum")
+    return value
+
+
+def _seal(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; a torn last line, as a kill leaves it, is dropped."""
+    """Read JSON lines; a torn last line, as a kill leaves it, is dropped, any other is a `CorruptError`."""
     if not Path(path).exists():
         return []
     lines = Path(path).read_bytes().split(b"\n")
-    whole = [json.loads(line) for line in lines[:-1] if line]
-    return whole
+    try:
+        return [json.loads(line) for line in lines[:-1] if line]
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
 
 
 def manifest(directory: Path) -> dict[str, str]:
@@ -87,10 +108,75 @@ def verify(directory: Path, expected: dict[str, str]) -> list[str]:
     """Return what differs from a manifest, one sentence a file; empty where all is well."""
     found = manifest(directory)
     problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [
-        f"{name} has changed" for name, digest in expected.items() if found.get(name, digest) != digest
-    ]
+    problems += [f"{name} has changed" for name, digest in expected.items() if found.get(name, digest) != digest]
     return problems + [f"{name} is not in the manifest" for name in found if name not in expected]
+
+
+@contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Hold a directory for this process, and clear it of what a killed one left half written.
+
+    The lock is a file that names its owner and that the system keeps locked for it (``flock``): however the owner
+    ends, its directory is free again. One of another host is never guessed about.
+
+    Raises
+    ------
+    BusyError
+        Another process has the directory.
+    DataError
+        The directory cannot be written.
+    """
+    path = Path(directory) / ".lock"
+    handle = _take(path)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode(), 0)
+        for torn in path.parent.glob(".*.tmp"):
+            torn.unlink(missing_ok=True)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _take(path: Path) -> int:
+    """Open and hold a lock file."""
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            fix = "choose another directory, or make it writable"
+            raise DataError("cannot write here", where=str(path.parent), got=str(error), fix=fix) from error
+        try:
+            owner = _owner(handle)
+            if not _hold(handle, owner["pid"]) or owner["host"] not in ("", socket.gethostname()):
+                raise _busy(path, owner)
+            if _is_at(path, handle):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # removed by its owner while we opened it: once more
+
+
+def _owner(handle: int) -> dict[str, Any]:
+    """Who wrote a lock file; nobody, where a kill left it empty."""
+    try:
+        owner = json.loads(os.pread(handle, 4096, 0))
+        return {"host": str(owner["host"]), "pid": int(owner["pid"])}
+    except (ValueError, KeyError, TypeError):
+        return {"host": "", "pid": 0}
+
+
+def _hold(handle: int, pid: int) -> bool:
+    """Lock an open file; where the file system knows no locks, see whether its owner lives."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return not (pid and _alive(pid))
+    return True
 
 
 def _alive(pid: int) -> bool:
@@ -103,48 +189,17 @@ def _alive(pid: int) -> bool:
     return True
 
 
-@contextmanager
-def lock(directory: Path) -> Iterator[None]:
-    """Hold a directory for this process.
-
-    The lock is a file with host and process id. One left behind by a dead process of this host is taken over; one of
-    another host is never guessed about.
-
-    Raises
-    ------
-    BusyError
-        Another process has the directory.
-    """
-    path = Path(directory) / ".lock"
-    me = {"host": socket.gethostname(), "pid": os.getpid()}
-    while True:
-        try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            break
-        except FileExistsError:
-            _check_owner(path)
+def _is_at(path: Path, handle: int) -> bool:
     try:
-        os.write(handle, json.dumps(me).encode())
-        os.close(handle)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _check_owner(path: Path) -> None:
-    """Remove a stale lock, or raise."""
-    try:
-        owner = json.loads(path.read_text())
+        return os.path.samestat(os.stat(path), os.fstat(handle))
     except FileNotFoundError:
-        return
-    except ValueError:
-        owner = {"host": "?", "pid": 0}
-    if owner["host"] == socket.gethostname() and not _alive(owner["pid"]):
-        path.unlink(missing_ok=True)
-        return
-    raise BusyError(
+        return False
+
+
+def _busy(path: Path, owner: dict[str, Any]) -> BusyError:
+    return BusyError(
         "this directory is in use by another process",
         where=str(path.parent),
-        got=f"process {owner['pid']} on {owner['host']}",
+        got=f"process {owner['pid'] or '?'} on {owner['host'] or 'this host'}",
         fix=f"wait for it, choose another directory, or delete {path} if that process is gone",
     )

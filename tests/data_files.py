@@ -73,11 +73,8 @@ def write_hdf5(path: Path, columns: dict[str, np.ndarray]) -> None:
 
     with h5py.File(path, "w") as file:
         for name, values in columns.items():
-            text = values.dtype.kind == "U"
-            data = values.astype(object) if text else values
-            # strings of any length cannot have checksums, and without rows there is nothing to check
-            options = {"dtype": h5py.string_dtype()} if text else {"fletcher32": len(values) > 0}
-            file.create_dataset(name, data=data, **options)
+            data = np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values
+            file.create_dataset(name, data=data, fletcher32=len(values) > 0)
 
 
 def write_npz(path: Path, columns: dict[str, np.ndarray]) -> None:

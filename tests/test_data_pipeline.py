@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import islice
 
 import numpy as np
@@ -138,9 +140,7 @@ class Counted:
 
 class TestStreamFeed:
     def feed(self, source, **options):
-        return stream_feed(
-            source, find_roles(source, Data()), transform, **{"seed": 0, "batch_size": 16} | options
-        )
+        return stream_feed(source, find_roles(source, Data()), transform, **{"seed": 0, "batch_size": 16} | options)
 
     @pytest.mark.parametrize("kind", ["parquet", "csv", "fits", "hdf5", "npz"])
     @pytest.mark.parametrize("shuffle_rows", [1, 10, 1000])
@@ -200,9 +200,7 @@ class TestStreamFeed:
             shuffle_rows=100,
         )
         next(feed.batches(0))
-        assert (
-            sum(held) < 2500
-        )  # the first batch needs the buffer and what prefetching runs ahead, not the file
+        assert sum(held) < 2500  # the first batch needs the buffer and what prefetching runs ahead, not the file
 
     def test_rows_move_about_within_the_buffer(self):
         feed = self.feed(memory("m", {"f": np.arange(1000.0)}), shuffle_rows=100)
@@ -254,6 +252,27 @@ class TestStreamFeed:
         damage.append(DataError("page 7 is damaged"))
         with pytest.raises(DataError, match="page 7"):
             take(feed, 0, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["table", "stream"])
+def test_a_process_ends_while_a_feed_runs(kind):
+    """Threads of a pipeline that call Python must not outlive the interpreter."""
+    code = f"""
+import numpy as np
+from astroad_jax.data import Roles, memory
+from astroad_jax.data.pipeline import stream_feed, table_feed
+x = np.zeros((100_000, 4), np.float32)
+roles = Roles("", "", "", "", ("x",))
+feeds = {{
+    "table": lambda: table_feed({{"x": x}}, seed=0, batch_size=64),
+    "stream": lambda: stream_feed(memory("m", {{"x": x}}), roles, lambda t: {{"x": t.x}}, seed=0, batch_size=64),
+}}
+running = feeds[{kind!r}]().batches(0)
+print(next(running)["x"].shape)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert out.stdout.strip() == "(64, 4)"
 
 
 class TestPrefetchToDevice:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from data_files import BIG, FORMATS, NUM_ROWS, cut, garble, sky, write
 
-from astroad_jax.data import memory, open_source
+from astroad_jax.data import memory, open_source, partition_of
 from astroad_jax.data.source import TEXT, UNREADABLE, Column, native, partition_name
 from astroad_jax.errors import DataError
 
@@ -30,6 +30,7 @@ class TestRoundTrip:
     def test_values_and_types_survive(self, tmp_path, kind):
         columns = sky()
         source = open_source(write(tmp_path, kind, columns))
+        assert source.name == partition_of(source.path)
         assert (source.name, source.num_rows, source.format) == ("sky", NUM_ROWS, kind.removesuffix(".gz"))
         assert list(source.columns) == list(columns) or kind == "hdf5"  # HDF5 keeps names sorted
         for name, values in whole(source).items():
@@ -86,9 +87,7 @@ class TestBadFiles:
         with pytest.raises(DataError, match=path.name):
             whole(open_source(path))
 
-    @pytest.mark.parametrize(
-        "content", [b"<html><body>404 not found</body></html>\n", b"\x00" * 5000, b"\xff"]
-    )
+    @pytest.mark.parametrize("content", [b"<html><body>404 not found</body></html>\n", b"\x00" * 5000, b"\xff"])
     def test_file_of_another_kind(self, tmp_path, kind, content):
         path = write(tmp_path, kind, sky())
         path.write_bytes(content)
@@ -191,9 +190,7 @@ class TestParquet:
     def test_nullable_integers(self, tmp_path, statistics):
         import pyarrow as pa
 
-        table = pa.table(
-            {"full": pa.array([BIG, 1, 2]), "gaps": pa.array([1, None, 3]), "flag": [True, None, False]}
-        )
+        table = pa.table({"full": pa.array([BIG, 1, 2]), "gaps": pa.array([1, None, 3]), "flag": [True, None, False]})
         got = whole(self.write(tmp_path, table, write_statistics=statistics))
         assert got["full"].dtype == np.int64
         assert got["full"][0] == BIG
@@ -300,7 +297,7 @@ class TestCsv:
     def test_ecsv_under_another_name(self, tmp_path):
         path = write(tmp_path, "ecsv", sky())
         source = open_source(path.rename(path.with_suffix(".csv")))
-        assert source.format == "ecsv"
+        assert (source.format, source.name) == ("ecsv", "sky")
 
     def test_ecsv_masks(self, tmp_path):
         from astropy.table import MaskedColumn, Table
@@ -396,6 +393,15 @@ class TestHdf5:
         assert got["tag"].tolist() == ["ab"] * 5
         assert got["b/z"].tolist() == [1.0] * 5
 
+    def test_text_of_any_length(self, tmp_path):
+        import h5py
+
+        with h5py.File(tmp_path / "t.h5", "w") as file:
+            file["name"] = ["α Ori", "", "a much longer name"]
+        source = open_source(tmp_path / "t.h5")
+        assert source.columns["name"] == Column(TEXT, ())
+        assert whole(source, rows=2)["name"].tolist() == ["α Ori", "", "a much longer name"]
+
     def test_fletcher32_shows_a_flipped_bit(self, tmp_path):
         path = tmp_path / "t.h5"
         import h5py
@@ -417,9 +423,7 @@ class TestNpz:
     @pytest.mark.parametrize("key", ["x", "X"])
     def test_matrix(self, tmp_path, key):
         x = np.arange(12.0).reshape(4, 3)
-        source = self.save(
-            tmp_path, **{key: x}, y=np.arange(4), oid=np.array(["a", "b", "c", "d"]), z=np.ones(4)
-        )
+        source = self.save(tmp_path, **{key: x}, y=np.arange(4), oid=np.array(["a", "b", "c", "d"]), z=np.ones(4))
         assert list(source.columns) == ["f0", "f1", "f2", "label", "object_id", "z"]
         np.testing.assert_array_equal(whole(source, rows=3)["f1"], x[:, 1])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from astroad_jax.config import Data
-from astroad_jax.data import find_roles, open_source, read_table, stream_tables
+from astroad_jax.data import find_roles, open_source, partition_of, read_table, stream_tables
 from astroad_jax.data.tfds import open_tfds
 from astroad_jax.errors import DataError
 
@@ -88,6 +88,7 @@ def test_all_splits_follow_one_another(data_dir):
 
 def test_roles(data_dir):
     source = open_source("tfds:tiny:1.0.0/test")
+    assert source.name == partition_of("tfds:tiny:1.0.0/test")
     roles = find_roles(source, Data())
     assert (roles.id, roles.label, roles.features) == ("object_id", "label", ("image",))
     table = read_table(source, roles)

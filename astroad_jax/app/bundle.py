@@ -59,9 +59,7 @@ class Bundle(NamedTuple):
     def scorer(self, mesh: Any = None):
         """``(state, x, ids) -> scores`` for batches of the configured size."""
         settings = self.settings
-        return make_scorer(
-            self.method, seed=settings.train.seed, batch_size=settings.score.batch_size, mesh=mesh
-        )
+        return make_scorer(self.method, seed=settings.train.seed, batch_size=settings.score.batch_size, mesh=mesh)
 
     def p_value(self, scores: np.ndarray) -> np.ndarray:
         """Split-conformal p-values of scores."""
@@ -77,7 +75,7 @@ def save_schema(run: Path, schema: Schema, settings: config.Run) -> None:
         "plan": schema.plan._asdict(),
         "method": settings.method,
     }
-    files.write_json(run / "model.json", note)
+    files.write_sealed(run / "model.json", note)
 
 
 def load_schema(run: Path) -> Schema:
@@ -93,7 +91,7 @@ def load_schema(run: Path) -> Schema:
         raise DataError(
             "no trained model here", where=str(run), expected="a run directory", fix="astroad train makes one"
         )
-    note = files.read_json(path)
+    note = files.read_sealed(path)
     try:
         plan = Plan(**note["plan"])
         return Schema(tuple(note["features"]), tuple(note["shape"]), tuple(note["classes"]), plan)

@@ -9,7 +9,8 @@ import numpy as np
 
 from astroad_jax import files
 from astroad_jax.analysis import calibrate, metrics, plots
-from astroad_jax.app.bundle import Bundle
+from astroad_jax.app.bundle import Bundle, load_arrays
+from astroad_jax.app.split import TEST, hash_parts
 from astroad_jax.engine import catalog
 from astroad_jax.errors import DataError
 
@@ -42,10 +43,8 @@ def evaluate(model: Bundle, run: Path, scores: Path, held_out_only: bool = True)
     """
     table = catalog.read_scores(scores)
     if not np.isfinite(table["score"]).any():
-        raise DataError(
-            "no object has a score", where=str(scores), fix="look at the flags column for the reasons"
-        )
-    seen = _seen(run, table["object_id"]) if held_out_only else np.zeros(len(table["score"]), bool)
+        raise DataError("no object has a score", where=str(scores), fix="look at the flags column for the reasons")
+    seen = _seen(model, run, table) if held_out_only else np.zeros(len(table["score"]), bool)
     line = calibrate.threshold(model.calibration, model.settings.score.false_alarm_rate)
     measures: dict[str, Any] = {
         "rows": len(table["score"]),
@@ -68,24 +67,25 @@ def evaluate(model: Bundle, run: Path, scores: Path, held_out_only: bool = True)
     return Evaluation(measures, top, figures)
 
 
-def _seen(run: Path, ids: np.ndarray) -> np.ndarray:
+def _seen(model: Bundle, run: Path, table: dict[str, np.ndarray]) -> np.ndarray:
     """Which objects trained or calibrated the model."""
-    from astroad_jax.app.bundle import load_arrays
-
-    parts = load_arrays(Path(run) / "split.npz")
-    if "train" not in parts:
-        return np.zeros(len(ids), bool)
+    ids, parts = table["object_id"], load_arrays(Path(run) / "split.npz")
+    if "train" not in parts:  # the table was streamed, and split by the hash of its ids
+        return hash_parts(ids, table.get("label"), model.settings) != TEST
     used = np.concatenate([parts["train"], parts["calibration"]])
-    return np.isin(ids, used) if used.dtype.kind == ids.dtype.kind else np.zeros(len(ids), bool)
+    if used.dtype != ids.dtype:  # the same digits in another type; mixed integers would meet as floats
+        ids, used = ids.astype(str), used.astype(str)
+    return np.isin(ids, used)
 
 
 def anomalous(model: Bundle, table: dict[str, np.ndarray]) -> np.ndarray | None:
     """Which rows are anomalies by their label; None where there are no labels that tell."""
     if "label" not in table:
         return None
-    labels = table["label"]
-    known = np.isin(labels, [*model.schema.classes, ""])
-    return np.isin(labels, list(model.settings.data.anomalies)) | ~known
+    labels, classes, named = table["label"], model.schema.classes, list(model.settings.data.anomalies)
+    if classes == ("",):  # trained without labels: only what the run names can be told
+        return np.isin(labels, named) if named else None
+    return np.isin(labels, named) | ~np.isin(labels, [*classes, ""])
 
 
 def strangest(table: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:
@@ -93,9 +93,7 @@ def strangest(table: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:
     order = np.argsort(-np.where(np.isnan(table["score"]), -np.inf, table["score"]), kind="stable")[:count]
     order = order[np.isfinite(table["score"][order])]
     names = [name for name in ("object_id", "ra", "dec", "label", "score", "p_value") if name in table]
-    return [
-        {"rank": i + 1, **{name: table[name][row].item() for name in names}} for i, row in enumerate(order)
-    ]
+    return [{"rank": i + 1, **{name: table[name][row].item() for name in names}} for i, row in enumerate(order)]
 
 
 def _histogram(model: Bundle, out: Path, table, positive, seen, line: float) -> Path:

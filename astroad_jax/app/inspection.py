@@ -39,9 +39,7 @@ def inspect(path: str | Path, settings: config.Data) -> dict[str, Any]:
             finite = x[:, i][np.isfinite(x[:, i])]
             if finite.size:
                 low[name], high[name] = min(low[name], finite.min()), max(high[name], finite.max())
-        for label, count in (
-            zip(*np.unique(table.label, return_counts=True)) if table.label is not None else ()
-        ):
+        for label, count in zip(*np.unique(table.label, return_counts=True)) if table.label is not None else ():
             labels[str(label)] = labels.get(str(label), 0) + int(count)
     columns = [_column(source, name, counts[name], low[name], high[name], rows) for name in roles.features]
     return {
@@ -57,9 +55,7 @@ def inspect(path: str | Path, settings: config.Data) -> dict[str, Any]:
     }
 
 
-def _column(
-    source: data.Source, name: str, counts: np.ndarray, low: float, high: float, rows: int
-) -> dict[str, Any]:
+def _column(source: data.Source, name: str, counts: np.ndarray, low: float, high: float, rows: int) -> dict[str, Any]:
     remarks = []
     if low == high:
         remarks.append("constant")
@@ -77,21 +73,14 @@ def _column(
     }
 
 
-def suggest(found: dict[str, Any]) -> config.Run:
-    """A configuration for a table that `inspect` has seen."""
-    roles = found["roles"]
-    several = len([label for label in found["labels"] if label]) >= 2
+def suggest(found: dict[str, Any], given: config.Data) -> config.Run:
+    """A configuration for a table that `inspect` has seen with the columns `given`."""
+    roles = {role: found["roles"][role] for role in ("id", "ra", "dec", "label")}
+    several = len(set(found["labels"]) - {"", *given.anomalies}) >= 2
     useless = tuple(column["column"] for column in found["columns"] if column["lowest"] is None)
     incomplete = found["complete_rows"] < 0.9 * found["rows"]
     return config.Run(
-        data=config.Data(
-            path=found["path"],
-            id=roles["id"],
-            ra=roles["ra"],
-            dec=roles["dec"],
-            label=roles["label"],
-            ignore=useless,
-        ),
+        data=given.model_copy(update={"path": found["path"], **roles, "ignore": (*given.ignore, *useless)}),
         preprocess=config.Preprocess(nan="lowest" if incomplete else "flag"),
         method={"name": "mcdsvdd" if several else "deep_svdd"},
         train=config.Train(balance=several),

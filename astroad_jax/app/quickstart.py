@@ -42,15 +42,13 @@ def quickstart(path: str | None, out: Path, settings: list[str], progress: bool 
     model = bundle.load(run)
     report = scoring.score(model, [source], scores, progress)
     if report.quarantined:
-        raise DataError(
-            "the table could not be scored", where=source.path, got="; ".join(report.quarantined.values())
-        )
+        raise DataError("the table could not be scored", where=source.path, got="; ".join(report.quarantined.values()))
     return Tour(run, scores, report, evaluation.evaluate(model, run, scores))
 
 
 def choose(source: data.Source, settings: list[str], mocked: bool) -> config.Run:
     """A configuration that suits the table: MCDSVDD where it has classes, Deep SVDD where it has none."""
-    table = {"ignore": ["kind"], "anomalies": ["anomaly"]} if mocked else {}
+    table = {"ignore": ["kind"], "anomalies": ["anomaly"]} if mocked else {"path": source.path}
     values = config.override({"data": table, "train": {"epochs": 40}}, settings)
     first = config.parse(config.Run, values, "command line")
     labels = _classes(source, first)
@@ -67,8 +65,4 @@ def _classes(source: data.Source, settings: config.Run) -> set[str]:
     roles = data.find_roles(source, settings.data)
     if not roles.label:
         return set()
-    return {
-        str(value)
-        for chunk in source.chunks(columns=[roles.label])
-        for value in np.unique(chunk[roles.label])
-    }
+    return {str(value) for chunk in source.chunks(columns=[roles.label]) for value in np.unique(chunk[roles.label])}

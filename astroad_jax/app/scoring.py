@@ -41,9 +41,18 @@ def score(
 def _partition(model: Bundle, source: data.Source | str | Path) -> catalog.Partition:
     """Name an input without opening it: what is wrong with it then concerns its partition alone."""
     if isinstance(source, data.Source):
-        return catalog.Partition(source.name, source.path, lambda: _chunks(model, source))
-    name = data.partition_of(source)
-    return catalog.Partition(name, str(source), lambda: _chunks(model, data.open_source(source)))
+        return catalog.Partition(source.name, source.path, lambda: _chunks(model, source), _stamp(source.path))
+    path, name = str(source), data.partition_of(source)
+    return catalog.Partition(name, path, lambda: _chunks(model, data.open_source(path)), _stamp(path))
+
+
+def _stamp(path: str) -> str:
+    """Size and time of change of a file; empty for what is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} bytes of {found.st_mtime_ns}"
 
 
 def roles_for(model: Bundle, source: data.Source) -> data.Roles:

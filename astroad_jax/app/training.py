@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,25 +10,19 @@ import numpy as np
 
 from astroad_jax import config, data
 from astroad_jax.app import bundle
-from astroad_jax.data import splits
+from astroad_jax.app.launch import is_primary
+from astroad_jax.app.split import CALIBRATION, TRAIN, hash_parts, split
 from astroad_jax.engine import rundir, sharding
 from astroad_jax.engine.feed import resident
 from astroad_jax.engine.score import make_scorer
 from astroad_jax.engine.train import Fitted, fit
-from astroad_jax.errors import DataError
+from astroad_jax.errors import DataError, DivergedError
 from astroad_jax.methods import configure
 from astroad_jax.preprocess import features
 from astroad_jax.types import Feed, Plan
 
+FLAT = 1e-6  # relative range of scores below which they are all one
 log = logging.getLogger(__name__)
-
-
-class Parts(NamedTuple):
-    """Row numbers of a table's three parts; anomalies are held out whole."""
-
-    train: np.ndarray
-    calibration: np.ndarray
-    test: np.ndarray
 
 
 class Prepared(NamedTuple):
@@ -55,9 +48,10 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
     roles = data.find_roles(source, settings.data)
     prepared = (_stream if settings.data.stream else _load)(source, roles, settings)
     with rundir.open_run(out, settings, prepared.feed, settings.train.keep_checkpoints) as hooks:
-        bundle.save_schema(out, prepared.schema, settings)
-        features.save(prepared.scaler, out / "preprocess.npz")
-        bundle.save_arrays(out / "split.npz", **prepared.ids)
+        if is_primary():
+            bundle.save_schema(out, prepared.schema, settings)
+            features.save(prepared.scaler, out / "preprocess.npz")
+            bundle.save_arrays(out / "split.npz", **prepared.ids)
         method = bundle.make_method(prepared.schema, settings)
         options = settings.train
         fitted = fit(
@@ -70,11 +64,38 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
             hooks=hooks,
             progress=progress,
         )
-        x, ids = prepared.calibrate_on
         scorer = make_scorer(method, seed=options.seed, batch_size=settings.score.batch_size)
-        scores = scorer(sharding.to_host(fitted.state), x, ids)["score"]
-        bundle.save_arrays(out / "calibration.npz", score=scores)
+        scores = scorer(sharding.to_host(fitted.state), *prepared.calibrate_on)["score"]
+        _check_scores(scores, out)
+        if is_primary():
+            bundle.save_arrays(out / "calibration.npz", score=scores)
     return fitted
+
+
+def _check_scores(scores: np.ndarray, out: Path) -> None:
+    """Refuse a model that tells no object from another."""
+    finite = scores[np.isfinite(scores)]
+    if len(finite) and (len(scores) < 2 or np.ptp(finite) > FLAT * np.abs(finite).max()):
+        return
+    raise DivergedError(
+        "the trained model gives every object the same score" if len(finite) else "the trained model gives no score",
+        where=str(out),
+        expected=f"different scores for {len(scores)} calibration rows",
+        got=f"{finite.min()} to {finite.max()}" if len(finite) else "nothing finite",
+        fix="train in another directory with a lower learning rate, fewer epochs, or another method.latent",
+    )
+
+
+def _check_calibration(rows: int, source: data.Source) -> None:
+    """Refuse, before training, a table that leaves nothing to calibrate on."""
+    if not rows:
+        raise DataError(
+            "no row is left to calibrate p-values on",
+            where=source.path,
+            expected="at least one usable inlier",
+            got=0,
+            fix="raise data.calibration_fraction, or use more rows",
+        )
 
 
 def class_index(labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
@@ -97,10 +118,9 @@ def _load(source: data.Source, roles: data.Roles, settings: config.Run) -> Prepa
     classes = tuple(sorted(set(labels[train].tolist()) - {""})) or ("",)
     y = class_index(labels, classes)
     feed = _table_feed({"x": x[train], "y": y[train]}, settings)
-    schema = bundle.Schema(
-        roles.features, x.shape[1:], classes, plan(feed, x.shape[1:], len(classes), settings)
-    )
+    schema = bundle.Schema(roles.features, x.shape[1:], classes, plan(feed, x.shape[1:], len(classes), settings))
     held = parts.calibration[usable[parts.calibration]]
+    _check_calibration(len(held), source)
     ids = {name: table.ids[rows] for name, rows in zip(("train", "calibration", "test"), parts)}
     return Prepared(schema, scaler, feed, (x[held], table.ids[held]), ids)
 
@@ -121,45 +141,11 @@ def plan(feed: Feed, shape: tuple[int, ...], num_classes: int, settings: config.
     return Plan(int(np.prod(shape)), steps, feed.steps_per_epoch, feed.steps_per_pass, num_classes)
 
 
-def split(labels: np.ndarray, settings: config.Run) -> Parts:
-    """Stratified parts of the inliers; every anomaly is in the test part.
-
-    Raises
-    ------
-    DataError
-        A label named in ``data.anomalies`` that no row has, or no inlier at all.
-    """
-    wanted, present = set(settings.data.anomalies), set(labels.tolist())
-    if wanted - present:
-        raise DataError(
-            "no row has this label",
-            where="data.anomalies",
-            expected=f"labels of the table: {', '.join(sorted(present)) or 'it has none'}",
-            got=", ".join(sorted(wanted - present)),
-            fix="correct data.anomalies, or name the label column (data.label)",
-        )
-    anomalous = np.isin(labels, list(wanted)) if wanted else np.zeros(len(labels), bool)
-    inliers = np.flatnonzero(~anomalous)
-    if len(inliers) < 3:
-        raise DataError(
-            "too few rows to train on", expected="at least 3 that are no anomalies", got=len(inliers)
-        )
-    seed = settings.train.seed
-    keep, test = splits.stratified(labels[inliers], settings.data.test_fraction, seed)
-    train, calibration = splits.stratified(
-        labels[inliers[keep]], settings.data.calibration_fraction, seed + 1
-    )
-    rest = np.concatenate([inliers[test], np.flatnonzero(anomalous)])
-    return Parts(inliers[keep][train], inliers[keep][calibration], np.sort(rest))
-
-
 def _report_unusable(source: data.Source, usable: np.ndarray, flags: np.ndarray) -> None:
     """Say how many training rows are left out, and refuse a table of which little is left."""
     lost = int((~usable).sum())
     reasons = [
-        f"{int(((flags & bit) > 0).sum())} {name}"
-        for bit, name in features.FLAG_NAMES.items()
-        if (flags & bit).any()
+        f"{int(((flags & bit) > 0).sum())} {name}" for bit, name in features.FLAG_NAMES.items() if (flags & bit).any()
     ]
     if lost * 2 > len(usable):
         raise DataError(
@@ -182,15 +168,18 @@ def _stream(source: data.Source, roles: data.Roles, settings: config.Run) -> Pre
         raise DataError(
             "a streamed table cannot be drawn from by class",
             where="train.balance",
-            fix="set train.balance = false (mcdsvdd then weights by class: method.balanced = false), or data.stream = false",
+            fix="set data.stream = false, or train.balance = false (for mcdsvdd, method.balanced = false as well)",
         )
-    part = _hash_parts(settings)
+
+    def part(table: data.Table) -> np.ndarray:
+        return hash_parts(table.ids, table.label, settings)
+
     sample = _sample(source, roles, settings, part)
     scaler = features.fit(sample.x, settings.preprocess, roles.features)
     classes = tuple(sorted(set(sample.label.tolist()) - {""})) if sample.label is not None else ("",)
 
     def keep(table: data.Table) -> np.ndarray:
-        return (part(table) == 0) & ~features.unusable(scaler, features.apply(scaler, table.x)[1])
+        return (part(table) == TRAIN) & ~features.unusable(scaler, features.apply(scaler, table.x)[1])
 
     def transform(table: data.Table) -> dict[str, np.ndarray]:
         labels = table.label if table.label is not None else np.full(len(table.ids), "", "U1")
@@ -207,31 +196,16 @@ def _stream(source: data.Source, roles: data.Roles, settings: config.Run) -> Pre
         keep=keep,
     )
     shape = sample.x.shape[1:]
-    schema = bundle.Schema(
-        roles.features, shape, classes or ("",), plan(feed, shape, len(classes) or 1, settings)
-    )
+    schema = bundle.Schema(roles.features, shape, classes or ("",), plan(feed, shape, len(classes) or 1, settings))
     held = _calibration_rows(source, roles, settings, part, scaler)
+    _check_calibration(len(held[0]), source)
     return Prepared(schema, scaler, feed, held, {"salt": np.array(str(options.seed))})
-
-
-def _hash_parts(settings: config.Run) -> Callable[[data.Table], np.ndarray]:
-    """Part of every row of a table: 0 train, 1 calibration, 2 test (anomalies always)."""
-    seed = settings.train.seed
-
-    def part(table: data.Table) -> np.ndarray:
-        test = splits.by_id_hash(table.ids, settings.data.test_fraction, f"test-{seed}")
-        held = splits.by_id_hash(table.ids, settings.data.calibration_fraction, f"calibration-{seed}")
-        if table.label is not None and settings.data.anomalies:
-            test = test | np.isin(table.label, list(settings.data.anomalies))
-        return np.where(test, 2, np.where(held, 1, 0))
-
-    return part
 
 
 def _sample(source: data.Source, roles: data.Roles, settings: config.Run, part) -> data.Table:
     """Training rows among the first `data.shuffle_rows` of the file."""
     table = next(data.stream_tables(source, roles, settings.data.shuffle_rows))
-    rows = np.flatnonzero(part(table) == 0)
+    rows = np.flatnonzero(part(table) == TRAIN)
     if not len(rows):
         raise DataError(
             "no row is left to train on",
@@ -247,7 +221,7 @@ def _calibration_rows(source, roles, settings: config.Run, part, scaler) -> tupl
     xs, ids = [], []
     for table in data.stream_tables(source, roles, 65536):
         x, flags = features.apply(scaler, table.x)
-        rows = (part(table) == 1) & ~features.unusable(scaler, flags)
+        rows = (part(table) == CALIBRATION) & ~features.unusable(scaler, flags)
         xs.append(np.asarray(x)[rows])
         ids.append(table.ids[rows])
         if sum(map(len, ids)) >= settings.data.shuffle_rows:

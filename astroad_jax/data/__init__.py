@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from astroad_jax.data.source import Column, Source, memory
+from astroad_jax.data.source import Column, Source, memory, partition_name
 from astroad_jax.data.table import Roles, Table, check_ids, find_roles, read_table, stream_tables
 from astroad_jax.errors import DataError, did_you_mean
 
@@ -22,6 +22,7 @@ __all__ = [
     "find_roles",
     "memory",
     "open_source",
+    "partition_of",
     "read_table",
     "stream_tables",
 ]
@@ -89,6 +90,15 @@ def open_source(path: str | Path, *, format: str | None = None) -> Source:
             fix="check how it was written, or leave it out",
         )
     return source
+
+
+def partition_of(path: str | Path) -> str:
+    """Name of the partition that a file is, without opening it."""
+    name = str(path)
+    if name.startswith("tfds:"):
+        return partition_name(name.removeprefix("tfds:").replace("/", "-"), "")
+    ends = [suffix for suffix in sorted(_SUFFIXES, key=len, reverse=True) if name.lower().endswith(suffix)]
+    return partition_name(name, ends[0] if ends else "")
 
 
 def _guess(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,10 +59,14 @@ def open_fits(path: str) -> Source:
     return Source(partition_name(path, suffix), path, "fits", known, num_rows, chunks)
 
 
-def _open(path: str, **options: Any) -> HDUList:
+@contextmanager
+def _open(path: str, **options: Any) -> Iterator[HDUList]:
+    """HDUs of a file that is opened here, because astropy leaves it open where it gives up on what is in it."""
     from astropy.io import fits
 
-    return fits.open(path, memmap=not path.lower().endswith(".gz"), **options)
+    memmap = not path.lower().endswith(".gz")
+    with open(path, "rb") as stream, fits.open(stream, memmap=memmap, **options) as hdus:
+        yield hdus
 
 
 def _check_lengths(hdus: HDUList, path: str) -> None:
@@ -109,9 +114,7 @@ def _first_table(hdus: HDUList, path: str) -> int:
         if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not isinstance(hdu, fits.CompImageHDU):
             return index
     found = [f"{hdu.name or 'unnamed'} ({type(hdu).__name__})" for hdu in hdus]
-    raise DataError(
-        "this FITS file holds no table", where=path, expected="a table HDU", got=found, fix="store a table"
-    )
+    raise DataError("this FITS file holds no table", where=path, expected="a table HDU", got=found, fix="store a table")
 
 
 def _column(hdu: BinTableHDU, name: str) -> Column:

@@ -37,8 +37,9 @@ def open_hdf5(path: str) -> Source:
     """Open an HDF5 file; groups are searched, fields of compound data sets are columns of their own.
 
     A column is called by the last part of its path, or by the whole path where that is not unique. Data sets
-    whose first dimension is not the one most of them share (a wavelength grid, say) are no columns. Only
-    files written with ``fletcher32`` reveal flipped bits; cut files always show.
+    whose first dimension is not the one most of them share (a wavelength grid, say) are no columns. Cut files
+    always show; flipped bits only where the writer used ``fletcher32``. Text of variable length cannot have it,
+    and damage to it can keep the HDF5 library itself busy for ever: store text of fixed length.
 
     Raises
     ------

@@ -20,7 +20,7 @@ NOISE = 0.12
 
 def survey(
     num_rows: int = 4000, anomaly_fraction: float = 0.02, missing_fraction: float = 0.002, seed: int = 0
-):
+) -> dict[str, np.ndarray]:
     """Make a catalogue.
 
     Parameters
@@ -67,31 +67,25 @@ def survey(
 def _sheets(rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Centre, slopes and curvature of every class."""
     d = len(FEATURES)
-    return [
-        (2.0 * rng.normal(size=d), rng.normal(size=(SHEET, d)), 0.4 * rng.normal(size=(SHEET, d)))
-        for _ in CLASSES
-    ]
+    return [(2.0 * rng.normal(size=d), rng.normal(size=(SHEET, d)), 0.4 * rng.normal(size=(SHEET, d))) for _ in CLASSES]
 
 
-def _on_sheet(sheet: tuple[np.ndarray, np.ndarray, np.ndarray], u: np.ndarray) -> np.ndarray:
-    centre, slope, curve = sheet
-    return centre + u @ slope + (u**2) @ curve
+def _on_sheets(sheets: list, number: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Points at the places `u`, ``(N, SHEET)``, of the sheets of the given classes."""
+    x = np.zeros((len(number), len(FEATURES)))
+    for c, (centre, slope, curve) in enumerate(sheets):
+        own = number == c
+        x[own] = centre + u[own] @ slope + (u[own] ** 2) @ curve
+    return x
 
 
 def _draw(rng: np.random.Generator, sheets: list, number: np.ndarray) -> np.ndarray:
     """Objects of the given classes."""
-    u = rng.normal(size=(len(number), SHEET))
-    x = (
-        np.stack([_on_sheet(sheets[c], row) for c, row in zip(number, u)])
-        if len(number)
-        else np.zeros((0, len(FEATURES)))
-    )
+    x = _on_sheets(sheets, number, rng.normal(size=(len(number), SHEET)))
     return x + NOISE * rng.normal(size=x.shape)
 
 
-def _plant(
-    rng: np.random.Generator, kind: str, sheets: list, number: np.ndarray, x: np.ndarray
-) -> np.ndarray:
+def _plant(rng: np.random.Generator, kind: str, sheets: list, number: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Anomalies of one kind, one for every entry of `number`."""
     if kind == "blend":
         other = (number + rng.integers(1, len(sheets), len(number))) % len(sheets)
@@ -101,7 +95,7 @@ def _plant(
         return np.take_along_axis(x, donors, axis=0)
     angle = rng.uniform(0, 2 * np.pi, len(number))
     u = 4.0 * np.stack([np.cos(angle), np.sin(angle)], -1)
-    return np.stack([_on_sheet(sheets[c], row) for c, row in zip(number, u)])
+    return _on_sheets(sheets, number, u)
 
 
 def _ids(rng: np.random.Generator, num_rows: int) -> np.ndarray:

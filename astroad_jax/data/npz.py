@@ -132,9 +132,7 @@ def _matrix_part(headers: dict[str, _Header], split: str, path: str) -> _Part:
             )
         name = RENAMED.get(name, name)
         if name in places:
-            raise DataError(
-                "two arrays want to be the same column", where=path, got=name, fix="rename one of them"
-            )
+            raise DataError("two arrays want to be the same column", where=path, got=name, fix="rename one of them")
         places[name] = (member, None)
     return _Part(split, num_rows, places)
 
@@ -165,9 +163,7 @@ def _column(header: _Header, j: int | None) -> Column:
     return Column(header.dtype.newbyteorder("=") if header.dtype.kind in "biufc" else UNREADABLE, shape)
 
 
-def _check_parts(
-    parts: list[_Part], headers: dict[str, _Header], known: dict[str, Column], path: str
-) -> None:
+def _check_parts(parts: list[_Part], headers: dict[str, _Header], known: dict[str, Column], path: str) -> None:
     """All parts of a split archive must have the same columns."""
     for part in parts[1:]:
         found = {name: _column(headers[member], j) for name, (member, j) in part.places.items()}
@@ -182,9 +178,7 @@ def _check_parts(
             )
 
 
-def _read(
-    archive: zipfile.ZipFile, part: _Part, names: list[str], rows: int
-) -> Iterator[dict[str, np.ndarray]]:
+def _read(archive: zipfile.ZipFile, part: _Part, names: list[str], rows: int) -> Iterator[dict[str, np.ndarray]]:
     """Stream one part: its members advance in step."""
     members = list(dict.fromkeys(part.places[name][0] for name in names if name in part.places))
     streams = {member: _member(archive, member, rows) for member in members}

@@ -7,8 +7,10 @@ Both yield the GLOBAL batch in every process; the engine takes each process's sh
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -126,7 +128,27 @@ def _gathered(
 
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     batches = steps.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    return _until_exit(batches.prefetch(tf.data.AUTOTUNE))
+
+
+_RUNNING: weakref.WeakSet[Iterator[Arrays]] = weakref.WeakSet()
+
+
+def _until_exit(dataset: Any) -> Iterator[Arrays]:
+    """Iterate, and stop for good before the interpreter shuts down.
+
+    The threads of a pipeline call Python. One that is still at it when the interpreter goes waits for a lock that
+    nobody gives back, and the process never ends; hence the one registry of this package.
+    """
+    running = (batch for batch in dataset.as_numpy_iterator())
+    _RUNNING.add(running)
+    return running
+
+
+@atexit.register
+def _stop_all() -> None:
+    for running in list(_RUNNING):
+        running.close()
 
 
 class _Stream(NamedTuple):
@@ -200,9 +222,7 @@ def _first_pass(stream: _Stream) -> tuple[int, Arrays]:
         if kept and first is None:
             first = _transformed(stream, table)
     if first is None:
-        raise DataError(
-            "no row is left to train on", where=stream.source.path, fix="check labels, splits and flags"
-        )
+        raise DataError("no row is left to train on", where=stream.source.path, fix="check labels, splits and flags")
     return num_rows, first
 
 
@@ -256,9 +276,7 @@ def _cut(chunks: Iterator[Arrays], batch_size: int) -> Iterator[Arrays]:
         total = len(next(iter(pool.values())))
         whole = total - total % batch_size
         for start in range(0, whole, batch_size):
-            yield _batch(
-                {name: array[start : start + batch_size] for name, array in pool.items()}, batch_size
-            )
+            yield _batch({name: array[start : start + batch_size] for name, array in pool.items()}, batch_size)
         rest = {name: array[whole:] for name, array in pool.items()}
     if rest and len(next(iter(rest.values()))):
         yield _batch(rest, batch_size)
@@ -305,7 +323,7 @@ def _prefetched(make: Callable[[], Iterator[Arrays]], first: Arrays, batch_size:
             problems.append(error)
 
     dataset = tf.data.Dataset.from_generator(guarded, output_signature=signature)
-    yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    yield from _until_exit(dataset.prefetch(tf.data.AUTOTUNE))
     raise problems[0]  # an endless stream ends only in trouble
 
 

@@ -109,9 +109,7 @@ def as_text(array: np.ndarray) -> np.ndarray:
         return native(array)
     if array.dtype.kind == "S":
         return np.char.decode(array, "utf-8")
-    values = [
-        "" if v is None else v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in array.ravel()
-    ]
+    values = ["" if v is None else v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in array.ravel()]
     return np.array(values, dtype=str).reshape(array.shape)
 
 
@@ -195,14 +193,10 @@ def memory(name: str, arrays: Mapping[str, np.ndarray], *, path: str = "", forma
         Columns of different lengths.
     """
     plain = {key: unmask(value) for key, value in arrays.items()}
-    plain = {
-        key: as_text(value) if value.dtype.kind in "SU" else native(value) for key, value in plain.items()
-    }
+    plain = {key: as_text(value) if value.dtype.kind in "SU" else native(value) for key, value in plain.items()}
     lengths = {key: len(value) for key, value in plain.items()}
     if len(set(lengths.values())) > 1:
-        raise DataError(
-            "columns have different lengths", where=path or name, expected="one length", got=lengths
-        )
+        raise DataError("columns have different lengths", where=path or name, expected="one length", got=lengths)
     known = {key: describe(value) for key, value in plain.items()}
     num_rows = next(iter(lengths.values()), 0)
 

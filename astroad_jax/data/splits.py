@@ -59,9 +59,7 @@ def stratified_folds(labels: np.ndarray, k: int, seed: int) -> list[tuple[np.nda
         k below 2 or above the number of rows.
     """
     if not 2 <= k <= len(labels):
-        raise DataError(
-            "this number of folds is not possible", expected=f"2 to {len(labels)} (the rows)", got=k
-        )
+        raise DataError("this number of folds is not possible", expected=f"2 to {len(labels)} (the rows)", got=k)
     dealt = np.concatenate(_shuffled_classes(labels, seed))
     fold = np.empty(len(labels), np.int64)
     fold[dealt] = np.arange(len(labels)) % k

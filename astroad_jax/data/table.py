@@ -152,9 +152,7 @@ def _by_name(columns: dict[str, Column], names: Sequence[str], kinds: str) -> st
 
 
 def _features(columns: dict[str, Column], taken: set[str]) -> list[str]:
-    numeric = {
-        name: column for name, column in columns.items() if column.dtype.kind in "iuf" and name not in taken
-    }
+    numeric = {name: column for name, column in columns.items() if column.dtype.kind in "iuf" and name not in taken}
     arrays = {name.lower(): name for name, column in numeric.items() if column.shape}
     for name in ARRAY_NAMES:
         if name in arrays:
@@ -178,9 +176,7 @@ def _check_roles(source: Source, roles: Roles) -> None:
             got={name: _type_name(column) for name, column in list(columns.items())[:20]},
             fix="set data.features",
         )
-    bad = {
-        name: _type_name(columns[name]) for name in roles.features if columns[name].dtype.kind not in "biuf"
-    }
+    bad = {name: _type_name(columns[name]) for name in roles.features if columns[name].dtype.kind not in "biuf"}
     if bad:
         raise DataError(
             "feature columns are not numeric",
@@ -237,9 +233,7 @@ def stream_tables(source: Source, roles: Roles, rows: int = ROWS) -> Iterator[Ta
         if source.num_rows is not None and start + count > source.num_rows:
             raise _changed(source, start + count)
         yield Table(
-            ids=_ids(chunk[roles.id], source, roles.id, start)
-            if roles.id
-            else np.arange(start, start + count),
+            ids=_ids(chunk[roles.id], source, roles.id, start) if roles.id else np.arange(start, start + count),
             ra=chunk[roles.ra].astype(np.float64) if roles.ra else None,
             dec=chunk[roles.dec].astype(np.float64) if roles.dec else None,
             label=as_labels(chunk[roles.label]) if roles.label else None,
@@ -252,9 +246,7 @@ def stream_tables(source: Source, roles: Roles, rows: int = ROWS) -> Iterator[Ta
 
 
 def _changed(source: Source, got: int) -> DataError:
-    return DataError(
-        "this table has changed since it was opened", where=source.path, expected=source.num_rows, got=got
-    )
+    return DataError("this table has changed since it was opened", where=source.path, expected=source.num_rows, got=got)
 
 
 def read_table(source: Source, roles: Roles) -> Table:
@@ -307,9 +299,7 @@ def as_labels(values: np.ndarray) -> np.ndarray:
     """Labels as text: whole numbers without a decimal point, missing ones ``""``."""
     if values.dtype.kind != "f":
         return values.astype(str)
-    return np.array(
-        ["" if v != v else str(int(v)) if float(v).is_integer() else str(v) for v in values], dtype=str
-    )
+    return np.array(["" if v != v else str(int(v)) if float(v).is_integer() else str(v) for v in values], dtype=str)
 
 
 def _ids(values: np.ndarray, source: Source, name: str, start: int) -> np.ndarray:

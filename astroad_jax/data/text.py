@@ -71,7 +71,8 @@ def open_ecsv(path: str) -> Source:
             name: np.ma.asarray(table[name]) if isinstance(table[name], AstropyColumn) else no_array
             for name in table.colnames
         }
-        return memory(partition_name(path, ".ecsv"), arrays, path=path, format="ecsv")
+        suffix = ".csv" if path.lower().endswith(".csv") else ".ecsv"
+        return memory(partition_name(path, suffix), arrays, path=path, format="ecsv")
 
 
 def _is_ecsv(path: str) -> bool:

@@ -71,7 +71,7 @@ def open_tfds(path: str, *, data_dir: str = "", download: bool = False) -> Sourc
             for name, size in sizes.items():
                 yield from _read(builder, name, size, known, names, rows)
 
-    name = partition_name(re.sub(r"[/:]", "-", request), "")
+    name = partition_name(request.replace("/", "-"), "")
     return Source(name, str(directory), "tfds", known, sum(sizes.values()), chunks)
 
 
@@ -151,9 +151,7 @@ def _read(
 
     config = tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=True, try_autocache=False)
     dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
-    wanted = {
-        ("tfds_id" if name == "object_id" and name not in builder.info.features else name) for name in names
-    }
+    wanted = {("tfds_id" if name == "object_id" and name not in builder.info.features else name) for name in names}
     dataset = dataset.map(lambda row: {key: row[key] for key in wanted - {"split"}} | {"": 0}).batch(rows)
     seen = 0
     for batch in dataset.as_numpy_iterator():

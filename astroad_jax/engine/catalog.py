@@ -1,24 +1,27 @@
 """Score catalogues: one Parquet file per input partition, whole or absent, and a manifest that adds up.
 
-Columns: ``object_id`` in its own type, ``ra``, ``dec`` and ``label`` where the input has them, ``score`` (up = stranger),
-the method's components, ``p_value`` where the model is calibrated, ``flags``. An object that cannot be scored has a null
-score and a flag that says why; a partition that cannot be read is quarantined with its reason, and the others go on.
+Columns: ``object_id`` in its own type, ``ra``, ``dec`` and ``label`` where the input has them, ``score`` (up =
+stranger), the method's components, ``p_value`` where the model is calibrated, ``flags``. An object that cannot be
+scored has a null score and a flag that says why; a partition that cannot be read is quarantined with its reason, and
+the others go on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from astroad_jax import files
-from astroad_jax.errors import AstroadError, DataError, MismatchError
+from astroad_jax.errors import CorruptError, DataError, MismatchError
 from astroad_jax.types import State
 
 SCHEMA = 1
 BAD_SCORE = 32  # flag: the model gave no finite score for this object
+RESCORE = "score its input again: the same command does it"
 
 
 class Chunk(NamedTuple):
@@ -43,11 +46,24 @@ class Chunk(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """One input: a name that is safe as a file name, where it comes from, and its rows."""
+    """One input.
+
+    Attributes
+    ----------
+    name : str
+        Safe as a file name.
+    path : str
+        Where it comes from.
+    chunks : () -> iterator of Chunk
+        Its rows.
+    stamp : str
+        Changes when the input does; it is then scored anew.
+    """
 
     name: str
     path: str
     chunks: Callable[[], Iterator[Chunk]]
+    stamp: str = ""
 
 
 class Report(NamedTuple):
@@ -93,6 +109,8 @@ def score_catalog(
         The directory holds scores of another model.
     BusyError
         Another process is writing there.
+    CorruptError
+        The directory's manifest, or a score file of an earlier call, is missing or damaged.
     """
     out = Path(out)
     _check_names(partitions)
@@ -116,7 +134,7 @@ def score_catalog(
                 book["partitions"][partition.name] = entry
             except DataError as error:
                 book["quarantined"][partition.name] = {"input": partition.path, "reason": str(error)}
-            files.write_json(out / "manifest.json", book)
+            files.write_sealed(out / "manifest.json", book)
         return _reconcile(out, book, skipped)
 
 
@@ -138,9 +156,9 @@ def _open_book(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
     path = out / "manifest.json"
     if not path.exists():
         book = {"schema": SCHEMA, "identity": identity, "partitions": {}, "quarantined": {}}
-        files.write_json(path, book)
+        files.write_sealed(path, book)
         return book
-    book = files.read_json(path)
+    book = files.read_sealed(path)
     keys = sorted(set(book["identity"]) | set(identity))
     differing = [key for key in keys if book["identity"].get(key) != identity.get(key)]
     if differing:
@@ -155,7 +173,7 @@ def _open_book(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_done(out: Path, book: dict[str, Any], partition: Partition) -> bool:
-    """Whether a partition's file is there, whole, and from the same input."""
+    """Whether a partition's file is there, whole, and from the same, unchanged input."""
     entry, path = book["partitions"].get(partition.name), out / f"{partition.name}.parquet"
     if entry is None or not path.exists():
         return False
@@ -167,7 +185,7 @@ def _is_done(out: Path, book: dict[str, Any], partition: Partition) -> bool:
             got=partition.path,
             fix="choose another directory with --out",
         )
-    return files.sha256(path) == entry["sha256"]
+    return entry["stamp"] == partition.stamp and files.sha256(path) == entry["sha256"]
 
 
 def _score_one(scorer, state, partition: Partition, out: Path, identity, p_value) -> dict[str, Any]:
@@ -193,7 +211,8 @@ def _score_one(scorer, state, partition: Partition, out: Path, identity, p_value
                 expected="at least one row",
                 fix="leave it out",
             )
-    return {"input": partition.path, "rows": rows, "null": null, "sha256": files.sha256(path)}
+    found = {"input": partition.path, "stamp": partition.stamp, "rows": rows, "null": null}
+    return {**found, "sha256": files.sha256(path)}
 
 
 def _score_chunk(scorer, state: State, chunk: Chunk, p_value) -> tuple[Any, int]:
@@ -229,18 +248,25 @@ def _reconcile(out: Path, book: dict[str, Any], skipped: int) -> Report:
 
     entries = book["partitions"]
     for name, entry in entries.items():
-        held = pq.read_metadata(out / f"{name}.parquet").num_rows
+        path = out / f"{name}.parquet"
+        with _reading(path):
+            held = pq.read_metadata(path).num_rows
         if held != entry["rows"]:
-            raise AstroadError(
-                "rows were lost",
-                where=f"{name}.parquet",
-                expected=entry["rows"],
-                got=held,
-                fix="delete it and score again",
-            )
+            raise CorruptError("rows were lost", where=str(path), expected=entry["rows"], got=held, fix=RESCORE)
     rows, null = sum(e["rows"] for e in entries.values()), sum(e["null"] for e in entries.values())
     reasons = {name: entry["reason"] for name, entry in book["quarantined"].items()}
     return Report(rows, rows - null, null, reasons, skipped)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what pyarrow raises over a score file that is gone or damaged into a `CorruptError`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        raise CorruptError(
+            "a score file is missing or damaged", where=str(path), got=str(error), fix=RESCORE
+        ) from error
 
 
 def _tracked(partitions: Sequence[Partition], progress: bool) -> Iterable[Partition]:
@@ -255,25 +281,41 @@ def read_scores(out: Path, columns: Sequence[str] | None = None) -> dict[str, np
     Raises
     ------
     DataError
-        There is no score directory here.
+        There is no score directory here, nothing in it, or ids of different types.
+    CorruptError
+        A score file is missing or damaged.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     path = Path(out) / "manifest.json"
     if not path.exists():
         raise DataError("no score directory", where=str(out), fix="make one with astroad score")
-    names = list(files.read_json(path)["partitions"])
-    tables = [
-        pq.read_table(Path(out) / f"{name}.parquet", columns=columns, page_checksum_verification=True)
-        for name in names
-    ]
-    table = pa.concat_tables(tables, promote_options="default")
+    tables = [_read_one(Path(out) / f"{name}.parquet", columns) for name in files.read_sealed(path)["partitions"]]
+    if not tables:
+        raise DataError("no input was scored", where=str(out), fix="astroad score says why it set them aside")
+    try:
+        table = pa.concat_tables(tables, promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(
+            "score files do not go together",
+            where=str(out),
+            expected="one type of object_id",
+            got=str(error),
+            fix="score inputs of different kinds into different directories",
+        ) from error
     return {name: _to_numpy(table[name]) for name in table.column_names}
 
 
+def _read_one(path: Path, columns: Sequence[str] | None) -> Any:
+    import pyarrow.parquet as pq
+
+    with _reading(path):
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+
+
 def _to_numpy(column: Any) -> np.ndarray:
+    """Array of a column; an absent text is empty, an absent number NaN."""
     import pyarrow as pa
 
     strings = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    return np.asarray(column.to_pylist()) if strings else column.to_numpy()
+    return np.array(column.fill_null("").to_pylist(), dtype=str) if strings else column.to_numpy()

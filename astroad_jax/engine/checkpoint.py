@@ -60,7 +60,8 @@ def save(directory: Path, position: Position, total_step: int, state: Any, keep:
     tmp = final.with_name(f".{final.name}.tmp")
     primary = jax.process_index() == 0
     if primary:
-        shutil.rmtree(tmp, ignore_errors=True)
+        for torn in final.parent.glob(".step_*.tmp"):
+            shutil.rmtree(torn)
         tmp.mkdir(parents=True)
     name = digest(state)
     _barrier("checkpoint-begin")
@@ -75,15 +76,21 @@ def save(directory: Path, position: Position, total_step: int, state: Any, keep:
             "leaves": _leaves(state),
             "files": files.manifest(tmp),
         }
-        files.write_json(tmp / "manifest.json", note)
+        files.write_sealed(tmp / "manifest.json", note)
         _sync_tree(tmp)
         shutil.rmtree(final, ignore_errors=True)
         tmp.rename(final)
         files.fsync_dir(final.parent)
-        for old in sorted(Path(directory).glob("step_*"))[:-keep]:
-            shutil.rmtree(old)
+        _prune(final, keep)
     _barrier("checkpoint-end")
     return final
+
+
+def _prune(newest: Path, keep: int) -> None:
+    """Leave `keep` checkpoints up to the one just written; those beyond it are damaged, and count for nothing."""
+    older = sorted(path for path in newest.parent.glob("step_*") if path.name < newest.name)
+    for path in older[: max(0, len(older) + 1 - keep)]:
+        shutil.rmtree(path)
 
 
 def _as_dict(state: Any) -> dict[str, Any]:
@@ -117,9 +124,9 @@ def check(path: Path) -> dict[str, Any]:
         Naming the files that are missing, changed or unknown.
     """
     try:
-        note = files.read_json(path / "manifest.json")
+        note = files.read_sealed(path / "manifest.json")
         expected = {**note["files"], "manifest.json": files.sha256(path / "manifest.json")}
-    except (FileNotFoundError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError) as error:
         raise CorruptError(
             "a checkpoint has no usable manifest", where=str(path), got=repr(error), fix="delete it"
         ) from error
@@ -135,7 +142,7 @@ def check(path: Path) -> dict[str, Any]:
 
 
 def newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that passes its checks, with its manifest; damaged ones are named in the log and passed over.
+    """The newest checkpoint that passes its checks, with its manifest; damaged ones are logged and passed over.
 
     Raises
     ------
@@ -164,7 +171,7 @@ def restore(path: Path, abstract: Any) -> Any:
     """
     import orbax.checkpoint as ocp
 
-    note = files.read_json(path / "manifest.json")
+    note = files.read_sealed(path / "manifest.json")
     wanted, held = _leaves(abstract), note["leaves"]
     if wanted != held:
         differing = [k for k in sorted(set(wanted) | set(held)) if wanted.get(k) != held.get(k)]

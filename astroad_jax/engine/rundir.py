@@ -86,10 +86,10 @@ def _claim(directory: Path, settings: config.Run, feed: Feed) -> None:
     path, proof = directory / "config.toml", directory / "provenance.json"
     if not proof.exists():
         files.write_text(path, config.dumps(settings))
-        files.write_json(proof, provenance(feed))
+        files.write_sealed(proof, provenance(feed))
         return
     differing = config.differences(config.load(path), settings)
-    if files.read_json(proof)["data"] != feed.fingerprint:
+    if files.read_sealed(proof)["data"] != feed.fingerprint:
         differing.append("the training data")
     if differing:
         raise MismatchError(
@@ -182,9 +182,7 @@ def load_state(directory: Path, method: Method, batch: Batch) -> tuple[State, st
     """
     found = checkpoint.newest(Path(directory) / "checkpoints")
     if found is None:
-        raise CorruptError(
-            "this run has no checkpoint", where=str(directory), fix="train it first: astroad train"
-        )
+        raise CorruptError("this run has no checkpoint", where=str(directory), fix="train it first: astroad train")
     path, note = found
     last = len(method.stages) - 1
     position = note["position"]

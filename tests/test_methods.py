@@ -1,0 +1,185 @@
+"""The conformance test: what the loop and the scorer rely on, for every method and every variant of one."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from astroad_jax.engine import checkpoint
+from astroad_jax.engine.score import make_embedder, make_reconstructor, make_scorer
+from astroad_jax.engine.train import Fitted, Hooks, Saved, fit, pick
+from astroad_jax.methods import METHODS, build, configure
+from astroad_jax.types import Method, Plan, Stage
+from tests import toy
+
+NAMES = list(toy.VARIANTS)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def trained(request) -> tuple[str, Method, Fitted]:
+    made, fitted = toy.train(request.param)
+    return request.param, made, fitted
+
+
+def test_method_contract(trained):
+    _, made, _ = trained
+    assert isinstance(made, Method)
+    assert made.stages and all(isinstance(stage, Stage) for stage in made.stages)
+    assert len({stage.name for stage in made.stages}) == len(made.stages)
+    assert all(stage.num_steps > 0 for stage in made.stages)
+
+
+def test_init_needs_only_shapes(trained):
+    name, made, fitted = trained
+    batches = toy.feed(name)
+    batch = pick(batches.data, next(batches.batches(0)))
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), np.asarray(a).dtype), dict(batch))
+    state = None
+    for stage in made.stages:
+        state = jax.eval_shape(stage.init, jax.random.key(0), shapes, state)
+    assert jax.tree.structure(state) == jax.tree.structure(fitted.state)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), state) == jax.tree.map(lambda a: (a.shape, a.dtype), fitted.state)
+
+
+@pytest.mark.parametrize("name", ["mcdsvdd", "dasvdd"])
+def test_each_stage_is_traced_once(name):
+    batches = toy.feed(name)
+    traces = []
+
+    def counting(stage: Stage) -> Stage:
+        def step(key, state, batch):
+            traces.append(stage.name)
+            return stage.step(key, state, batch)
+
+        return stage._replace(step=step)
+
+    made = toy.method(name, batches, epochs=3)
+    made = made._replace(stages=tuple(counting(stage) for stage in made.stages))
+    fit(made, batches, steps_per_call=7, log_every=5, checkpoint_every=10)
+    # eval_shape of the metrics and the compiled loop: both belong to one tracing of the call
+    assert {traces.count(stage.name) for stage in made.stages} == {2}
+
+
+def test_training_improves(trained):
+    name, _, fitted = trained
+    last = fitted.metrics[-1]["stage"]
+    losses = [row["loss"] for row in fitted.metrics if row["stage"] == last]
+    assert losses[-1] < 0.8 * losses[0], name
+
+
+def test_planted_outlier_is_strange(trained):
+    _, made, fitted = trained
+    x, _ = toy.mixture(400, seed=9)
+    both = np.concatenate([x, toy.outliers()])
+    scores = make_scorer(made)(fitted.state, both, np.arange(len(both)))["score"]
+    assert np.isfinite(scores).all()
+    assert (scores[400:] > np.quantile(scores[:400], 0.99)).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 96, 4096])
+def test_score_belongs_to_the_object_alone(trained, batch_size):
+    _, made, fitted = trained
+    x, _ = toy.mixture(203, seed=4)
+    ids = np.arange(203) + 2**60
+    reference = make_scorer(made, batch_size=64)(fitted.state, x, ids)
+    order = np.random.default_rng(batch_size).permutation(203)
+    shuffled = make_scorer(made, batch_size=batch_size)(fitted.state, x[order], ids[order])
+    for part, values in reference.items():
+        np.testing.assert_array_equal(shuffled[part], values[order], err_msg=part)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_constant_input_leaves_everything_finite(trained, value):
+    name, made, _ = trained
+    batch = {
+        "x": np.full((toy.BATCH, toy.WIDTH), value, np.float32),
+        "y": np.zeros(toy.BATCH, np.int32),
+        "mask": np.ones(toy.BATCH, np.float32),
+    }
+    state = None
+    for number, stage in enumerate(made.stages):
+        state = jax.jit(stage.init)(jax.random.key(number), batch, state)
+        step = jax.jit(stage.step)
+        for i in range(3):
+            state, _ = step(jax.random.fold_in(jax.random.key(number), i), state, batch)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)), (name, stage.name)
+
+
+def test_padding_changes_nothing(trained):
+    """A batch with masked rows of nonsense trains as the same batch with other nonsense."""
+    name, made, _ = trained
+    x, y = toy.mixture(toy.BATCH, seed=5)
+    mask = (np.arange(toy.BATCH) < 40).astype(np.float32)
+    results = []
+    for filler in (0.0, 0.7):
+        batch = {"x": np.where(mask[:, None] > 0, x, np.float32(filler)), "y": y, "mask": mask}
+        state = None
+        for number, stage in enumerate(made.stages):
+            state = jax.jit(stage.init)(jax.random.key(number), batch, state)
+            for i in range(2):
+                state, metrics = jax.jit(stage.step)(jax.random.key(i), state, batch)
+        results.append((state, metrics))
+    if name == "vae":
+        return  # its noise has one draw per slot, so nothing more is promised than the mean below
+    for a, b in zip(*map(jax.tree.leaves, results)):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_resumed_run_equals_unbroken_run(trained, tmp_path):
+    name, made, fitted = trained
+    saved = {}
+
+    def keep(stage, stage_name, step, total, state):
+        checkpoint.save(tmp_path, checkpoint.Position(stage, stage_name, step), total, state, keep=100)
+        saved[total] = (stage, step)
+
+    batches = toy.feed(name)
+    options = {"seed": 3, "log_every": batches.steps_per_epoch, "steps_per_call": 5}
+    unbroken = fit(made, batches, checkpoint_every=11 * batches.steps_per_epoch, hooks=Hooks(on_checkpoint=keep), **options)
+    assert checkpoint.digest(unbroken.state) == checkpoint.digest(fitted.state)  # calls of another length
+    total = sorted(saved)[-2]
+    stage, step = saved[total]
+
+    def resume(index, abstract):
+        return Saved(index, step, checkpoint.restore(tmp_path / f"step_{total:09d}", abstract))
+
+    again = fit(made, batches, hooks=Hooks(resume=resume, resume_stage=stage), **options)
+    assert checkpoint.digest(again.state) == checkpoint.digest(unbroken.state)
+    assert again.metrics == [row for row in unbroken.metrics if row["total_step"] > total]
+
+
+def test_frozen_parts_stay_frozen(trained):
+    name, made, _ = trained
+    _, fitted = toy.train(name, epochs=4)
+    x, y = toy.mixture(toy.BATCH)
+    batch = {"x": x, "y": y, "mask": np.ones(toy.BATCH, np.float32)}
+    stage = made.stages[-1]
+    after, _ = jax.jit(stage.step)(jax.random.key(0), fitted.state, batch)
+    frozen = {"mcdsvdd": ["centres"], "deep_svdd": ["centres"], "dasvdd": ["gamma"]}.get(name.partition("-")[0], [])
+    frozen += ["centre"] if name == "dasvdd-fixed" else []
+    for field in frozen:
+        np.testing.assert_array_equal(getattr(after, field), getattr(fitted.state, field))
+    assert checkpoint.digest(after) != checkpoint.digest(fitted.state)
+
+
+def test_embedding_and_reconstruction(trained):
+    _, made, fitted = trained
+    x, _ = toy.mixture(20, seed=2)
+    codes = make_embedder(made)(fitted.state, x, np.arange(20))["embedding"]
+    assert codes.shape == (20, 4)
+    assert np.isfinite(codes).all()
+    if made.reconstruct is not None:
+        rebuilt = make_reconstructor(made)(fitted.state, x, np.arange(20))["reconstruction"]
+        assert rebuilt.shape == x.shape
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_default_configuration_builds(name):
+    made = build(configure({"name": name}), Plan(152, 10, 5, 5, 3))
+    batch = {"x": np.zeros((4, 152), np.float32), "y": np.zeros(4, np.int32), "mask": np.ones(4, np.float32)}
+    state = None
+    for stage in made.stages:
+        state = jax.eval_shape(stage.init, jax.random.key(0), batch, state)
+    scores = jax.eval_shape(made.score, jax.random.key(0), state, {"x": np.zeros(152, np.float32)})
+    assert scores["score"].shape == ()
