@@ -56,9 +56,7 @@ def batch_indices(
     return index, mask
 
 
-def balanced_indices(
-    seed: int, step: int, labels: np.ndarray, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def balanced_indices(seed: int, step: int, labels: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of batch `step` when every batch holds the classes in equal parts.
 
     The slots of a batch are dealt to the M classes in turn (where M does not divide the batch, the odd slots go

@@ -46,12 +46,8 @@ def arguments(
     )
     parser.add_argument("--data", type=Path, help="directory searched for DIR/NAME.npz and DIR/*/NAME.npz")
     parser.add_argument("--out", type=Path, default=Path("results") / name, help="where results.json goes")
-    parser.add_argument(
-        "--smoke", action="store_true", help="a minute's version, to see that everything runs"
-    )
-    parser.add_argument(
-        "settings", nargs="*", metavar="key=value", help=f"known keys: {', '.join(model.model_fields)}"
-    )
+    parser.add_argument("--smoke", action="store_true", help="a minute's version, to see that everything runs")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"known keys: {', '.join(model.model_fields)}")
     given = parser.parse_args(argv)
     values = override(smoke if given.smoke else {}, given.settings)
     return Arguments(parse(model, values, f"experiments.{name}"), given.data, given.out, given.smoke)
@@ -168,9 +164,7 @@ class Results:
         print(f"\n{self.out / 'results.json'}")
 
 
-def row(
-    dataset: str, case: str, method: str, metric: str, values: Sequence[float], paper: float | None = None
-) -> Row:
+def row(dataset: str, case: str, method: str, metric: str, values: Sequence[float], paper: float | None = None) -> Row:
     """One row of a result table: mean and spread (sample standard deviation) over runs."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return {

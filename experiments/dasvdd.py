@@ -185,9 +185,7 @@ def _members(settings: Settings, domain: Domain) -> int:
     return settings.members or (settings.seeds if max(domain.hidden) < 128 else 1)
 
 
-def _deep(
-    settings: Settings, results: common.Results, todo: list[Case], label: str, name: str, extra
-) -> None:
+def _deep(settings: Settings, results: common.Results, todo: list[Case], label: str, name: str, extra) -> None:
     domain = _domain(settings.dataset, todo[0].x.shape[1])
     training = Training(
         epochs=settings.epochs,
@@ -199,9 +197,7 @@ def _deep(
         case, scores = outcome.case, outcome.scores
         parts = {part: auroc(values, case.positive) for part, values in scores.items() if part != "score"}
         value = auroc(scores["score"], case.positive)
-        results.add(
-            method=label, case=case.name, seed=case.seed, auroc=value, parts=parts, last=outcome.metrics[-1]
-        )
+        results.add(method=label, case=case.name, seed=case.seed, auroc=value, parts=parts, last=outcome.metrics[-1])
         common.progress(f"{settings.dataset} {label} case {case.name} seed {case.seed}: AUROC {value:.4f}")
 
 
@@ -223,14 +219,10 @@ def summary(settings: Settings, results: common.Results) -> list[common.Row]:
         for name in names:
             values = [run["auroc"] for run in runs if run["case"] == name]
             means.append(np.mean(values))
-            rows.append(
-                common.row(settings.dataset, name, label, "auroc", values, _published(settings, label, name))
-            )
+            rows.append(common.row(settings.dataset, name, label, "auroc", values, _published(settings, label, name)))
         if len(names) > 1:
             rows.append(
-                common.row(
-                    settings.dataset, "mean", label, "auroc", means, _published(settings, label, "mean")
-                )
+                common.row(settings.dataset, "mean", label, "auroc", means, _published(settings, label, "mean"))
             )
     return rows
 
@@ -249,9 +241,7 @@ def main(argv: list[str] | None = None) -> None:
     everything = list(cases(settings, common.dataset(settings.dataset, given.data)))
     for name in settings.methods:
         for label, extra in variants(settings).items() if name == "dasvdd" else {name: {}}.items():
-            todo = [
-                case for case in everything if not results.done(method=label, case=case.name, seed=case.seed)
-            ]
+            todo = [case for case in everything if not results.done(method=label, case=case.name, seed=case.seed)]
             if not todo:
                 continue
             if name in outliers.DETECTORS:

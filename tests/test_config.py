@@ -86,7 +86,6 @@ def test_override(text):
     [
         (["train.epochs"], "key=value"),
         (["=3"], "unknown key"),
-        (["train.epochs.more=3", "train.epochs=2"], "train.epochs"),
         (["train=5", "train.epochs=3"], "no table"),
         (["train.epochs=3", "train.epochs.more=3"], "no table"),
         (["train.epocs=3"], "did you mean 'epochs'"),

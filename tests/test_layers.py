@@ -33,7 +33,18 @@ HOMES = {
     "typer": ("cli",),
 }
 # imported inside functions only, so that importing the package stays cheap
-LAZY = {"tensorflow", "tensorflow_datasets", "sklearn", "scipy", "matplotlib", "astropy", "h5py", "pyarrow", "orbax", "tqdm"}
+LAZY = {
+    "tensorflow",
+    "tensorflow_datasets",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "astropy",
+    "h5py",
+    "pyarrow",
+    "orbax",
+    "tqdm",
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
 import jax
 import numpy as np
 import pytest
@@ -16,14 +19,31 @@ from tests import toy
 NAMES = list(toy.VARIANTS)
 
 
+class Trained(NamedTuple):
+    name: str
+    method: Method
+    fitted: Fitted
+    jitted: list[tuple[Callable, Callable]]  # init and step of every stage, compiled once for all tests
+
+    def walk(self, batch: dict, steps: int) -> Iterator[tuple[Stage, Any, dict]]:
+        """Run a few steps of every stage on one batch."""
+        state = None
+        for number, (stage, (init, step)) in enumerate(zip(self.method.stages, self.jitted)):
+            state = init(jax.random.key(number), batch, state)
+            for i in range(steps):
+                state, metrics = step(jax.random.key(i), state, batch)
+            yield stage, state, metrics
+
+
 @pytest.fixture(scope="module", params=NAMES)
-def trained(request) -> tuple[str, Method, Fitted]:
+def trained(request) -> Trained:
     made, fitted = toy.train(request.param)
-    return request.param, made, fitted
+    jitted = [(jax.jit(stage.init), jax.jit(stage.step)) for stage in made.stages]
+    return Trained(request.param, made, fitted, jitted)
 
 
 def test_method_contract(trained):
-    _, made, _ = trained
+    _, made, _, _ = trained
     assert isinstance(made, Method)
     assert made.stages and all(isinstance(stage, Stage) for stage in made.stages)
     assert len({stage.name for stage in made.stages}) == len(made.stages)
@@ -31,7 +51,7 @@ def test_method_contract(trained):
 
 
 def test_init_needs_only_shapes(trained):
-    name, made, fitted = trained
+    name, made, fitted, _ = trained
     batches = toy.feed(name)
     batch = pick(batches.data, next(batches.batches(0)))
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), np.asarray(a).dtype), dict(batch))
@@ -62,14 +82,14 @@ def test_each_stage_is_traced_once(name):
 
 
 def test_training_improves(trained):
-    name, _, fitted = trained
+    name, _, fitted, _ = trained
     last = fitted.metrics[-1]["stage"]
     losses = [row["loss"] for row in fitted.metrics if row["stage"] == last]
     assert losses[-1] < 0.8 * losses[0], name
 
 
 def test_planted_outlier_is_strange(trained):
-    _, made, fitted = trained
+    _, made, fitted, _ = trained
     x, _ = toy.mixture(400, seed=9)
     both = np.concatenate([x, toy.outliers()])
     scores = make_scorer(made)(fitted.state, both, np.arange(len(both)))["score"]
@@ -79,7 +99,7 @@ def test_planted_outlier_is_strange(trained):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 96, 4096])
 def test_score_belongs_to_the_object_alone(trained, batch_size):
-    _, made, fitted = trained
+    _, made, fitted, _ = trained
     x, _ = toy.mixture(203, seed=4)
     ids = np.arange(203) + 2**60
     reference = make_scorer(made, batch_size=64)(fitted.state, x, ids)
@@ -91,43 +111,29 @@ def test_score_belongs_to_the_object_alone(trained, batch_size):
 
 @pytest.mark.parametrize("value", [0.0, 0.5])
 def test_constant_input_leaves_everything_finite(trained, value):
-    name, made, _ = trained
     batch = {
         "x": np.full((toy.BATCH, toy.WIDTH), value, np.float32),
         "y": np.zeros(toy.BATCH, np.int32),
         "mask": np.ones(toy.BATCH, np.float32),
     }
-    state = None
-    for number, stage in enumerate(made.stages):
-        state = jax.jit(stage.init)(jax.random.key(number), batch, state)
-        step = jax.jit(stage.step)
-        for i in range(3):
-            state, _ = step(jax.random.fold_in(jax.random.key(number), i), state, batch)
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)), (name, stage.name)
+    for stage, state, _ in trained.walk(batch, steps=3):
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)), stage.name
 
 
 def test_padding_changes_nothing(trained):
     """A batch with masked rows of nonsense trains as the same batch with other nonsense."""
-    name, made, _ = trained
     x, y = toy.mixture(toy.BATCH, seed=5)
     mask = (np.arange(toy.BATCH) < 40).astype(np.float32)
     results = []
     for filler in (0.0, 0.7):
         batch = {"x": np.where(mask[:, None] > 0, x, np.float32(filler)), "y": y, "mask": mask}
-        state = None
-        for number, stage in enumerate(made.stages):
-            state = jax.jit(stage.init)(jax.random.key(number), batch, state)
-            for i in range(2):
-                state, metrics = jax.jit(stage.step)(jax.random.key(i), state, batch)
-        results.append((state, metrics))
-    if name == "vae":
-        return  # its noise has one draw per slot, so nothing more is promised than the mean below
+        results.append([(state, metrics) for _, state, metrics in trained.walk(batch, steps=2)])
     for a, b in zip(*map(jax.tree.leaves, results)):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_resumed_run_equals_unbroken_run(trained, tmp_path):
-    name, made, fitted = trained
+    name, made, fitted, _ = trained
     saved = {}
 
     def keep(stage, stage_name, step, total, state):
@@ -136,7 +142,9 @@ def test_resumed_run_equals_unbroken_run(trained, tmp_path):
 
     batches = toy.feed(name)
     options = {"seed": 3, "log_every": batches.steps_per_epoch, "steps_per_call": 5}
-    unbroken = fit(made, batches, checkpoint_every=11 * batches.steps_per_epoch, hooks=Hooks(on_checkpoint=keep), **options)
+    unbroken = fit(
+        made, batches, checkpoint_every=11 * batches.steps_per_epoch, hooks=Hooks(on_checkpoint=keep), **options
+    )
     assert checkpoint.digest(unbroken.state) == checkpoint.digest(fitted.state)  # calls of another length
     total = sorted(saved)[-2]
     stage, step = saved[total]
@@ -150,21 +158,19 @@ def test_resumed_run_equals_unbroken_run(trained, tmp_path):
 
 
 def test_frozen_parts_stay_frozen(trained):
-    name, made, _ = trained
-    _, fitted = toy.train(name, epochs=4)
     x, y = toy.mixture(toy.BATCH)
     batch = {"x": x, "y": y, "mask": np.ones(toy.BATCH, np.float32)}
-    stage = made.stages[-1]
-    after, _ = jax.jit(stage.step)(jax.random.key(0), fitted.state, batch)
-    frozen = {"mcdsvdd": ["centres"], "deep_svdd": ["centres"], "dasvdd": ["gamma"]}.get(name.partition("-")[0], [])
-    frozen += ["centre"] if name == "dasvdd-fixed" else []
-    for field in frozen:
-        np.testing.assert_array_equal(getattr(after, field), getattr(fitted.state, field))
-    assert checkpoint.digest(after) != checkpoint.digest(fitted.state)
+    before = trained.fitted.state
+    after, _ = trained.jitted[-1][1](jax.random.key(0), before, batch)
+    frozen = {"mcdsvdd": ["centres"], "deep_svdd": ["centres"], "dasvdd": ["gamma"]}
+    fields = frozen.get(trained.name.partition("-")[0], []) + (["centre"] if trained.name == "dasvdd-fixed" else [])
+    for field in fields:
+        np.testing.assert_array_equal(getattr(after, field), getattr(before, field))
+    assert checkpoint.digest(after) != checkpoint.digest(before)
 
 
 def test_embedding_and_reconstruction(trained):
-    _, made, fitted = trained
+    _, made, fitted, _ = trained
     x, _ = toy.mixture(20, seed=2)
     codes = make_embedder(made)(fitted.state, x, np.arange(20))["embedding"]
     assert codes.shape == (20, 4)

@@ -156,9 +156,7 @@ def test_delong_error_is_the_bootstraps():
     a, b, positive = two_rankings(1, num=400, better=0.4)
     rng = np.random.default_rng(0)
     drawn = [
-        np.concatenate(
-            [rng.choice(np.flatnonzero(positive == c), (positive == c).sum()) for c in (True, False)]
-        )
+        np.concatenate([rng.choice(np.flatnonzero(positive == c), (positive == c).sum()) for c in (True, False)])
         for _ in range(800)
     ]
     differences = [metrics.auroc(a[i], positive[i]) - metrics.auroc(b[i], positive[i]) for i in drawn]
@@ -211,9 +209,7 @@ def test_student_t_is_scipys():
 def test_student_t_gives_the_papers_p_value():
     """MCDSVDD, section 5: SLSN, AE 0.736 +- 0.022 and MCDSVDD 0.686 +- 0.051, five folds, p = 0.0789."""
     shape = np.array([-1, -1, 0, 1, 1.0])  # unit standard deviation with ddof = 1
-    assert significance.student_t(0.736 + 0.022 * shape, 0.686 + 0.051 * shape) == pytest.approx(
-        0.0789, abs=5e-5
-    )
+    assert significance.student_t(0.736 + 0.022 * shape, 0.686 + 0.051 * shape) == pytest.approx(0.0789, abs=5e-5)
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,7 @@ def test_deterministic_and_row_by_row(name: str):
     np.testing.assert_array_equal(outliers.DETECTORS[name](x.copy(), 7)(rows), expected)
     np.testing.assert_allclose(score(rows[::-1])[::-1], expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(score(rows[5:6]), expected[5:6], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(
-        outliers.DETECTORS[name](x.astype(np.float32), 7)(rows), expected, rtol=0.1, atol=0.1
-    )
+    np.testing.assert_allclose(outliers.DETECTORS[name](x.astype(np.float32), 7)(rows), expected, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,9 +94,7 @@ def test_the_papers_settings():
 
     x, rows = cloud(400), cloud(10, seed=1)
     forest = IsolationForest(n_estimators=100, max_samples=256, random_state=3).fit(x)
-    np.testing.assert_array_equal(
-        outliers.DETECTORS["isolation_forest"](x, 3)(rows), -forest.score_samples(rows)
-    )
+    np.testing.assert_array_equal(outliers.DETECTORS["isolation_forest"](x, 3)(rows), -forest.score_samples(rows))
     for name, nu in {"ocsvm": 0.01, "ocsvm_half": 0.5}.items():
         machine = OneClassSVM(kernel="rbf", nu=nu, gamma="scale").fit(x)
         np.testing.assert_array_equal(outliers.DETECTORS[name](x, 0)(rows), -machine.decision_function(rows))

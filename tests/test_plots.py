@@ -48,14 +48,10 @@ def log_rows() -> list[dict]:
 
 
 FIGURES = {
-    "roc": lambda path: plots.roc(
-        path, {"MCDSVDD": ranking(1.0), "autoencoder": ranking(0.4), "chance": ranking(0)}
-    ),
+    "roc": lambda path: plots.roc(path, {"MCDSVDD": ranking(1.0), "autoencoder": ranking(0.4), "chance": ranking(0)}),
     "roc, no anomalies": lambda path: plots.roc(path, {"nothing": (np.arange(3), np.zeros(3, bool))}),
     "roc, nothing": lambda path: plots.roc(path, {}),
-    "histogram": lambda path: plots.score_histogram(
-        path, groups(0.8), {"1% false alarms": 6.5}, "SNIa hidden"
-    ),
+    "histogram": lambda path: plots.score_histogram(path, groups(0.8), {"1% false alarms": 6.5}, "SNIa hidden"),
     "histogram, long tail": lambda path: plots.score_histogram(
         path, {name: np.exp(scores) for name, scores in groups(0.8).items()}, {"1%": 700.0, "none": INF}
     ),

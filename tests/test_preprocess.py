@@ -116,9 +116,7 @@ def test_order_within_a_column_is_kept(scale: str):
 def test_every_flag(scale: str, policy: str):
     """Whatever the policy, infinities and empty rows never get a score, and nothing non-finite comes out."""
     x = table()[:, [0, 1, 2]]
-    bad = np.array(
-        [[1, 2, 3], [NAN, 1, 2], [INF, 1, 2], [NAN, -INF, 2], [NAN, NAN, NAN], [2, 2, 2]], np.float32
-    )
+    bad = np.array([[1, 2, 3], [NAN, 1, 2], [INF, 1, 2], [NAN, -INF, 2], [NAN, NAN, NAN], [2, 2, 2]], np.float32)
     scaler = fitted(x, scale, policy)
     z, flags = features.apply(scaler, bad)
     constant = CONSTANT if scale == "gcn" else 0

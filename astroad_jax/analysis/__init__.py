@@ -1,0 +1,1 @@
+"""What is done with scores and latents: arrays in, numbers and pictures out."""

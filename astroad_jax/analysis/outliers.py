@@ -139,9 +139,7 @@ def _held_out_log_likelihood(x: np.ndarray, seed: int, folds: int, bandwidths: n
     from sklearn.model_selection import KFold
 
     splits = KFold(folds, shuffle=True, random_state=seed).split(x)
-    return (
-        sum(_log_density(x[train], x[held_out], bandwidths).sum(axis=1) for train, held_out in splits) / folds
-    )
+    return sum(_log_density(x[train], x[held_out], bandwidths).sum(axis=1) for train, held_out in splits) / folds
 
 
 def _log_density(x: np.ndarray, rows: np.ndarray, bandwidths: np.ndarray) -> np.ndarray:
@@ -204,9 +202,7 @@ def pca(x: np.ndarray, seed: int, *, components: int | float = 0.95) -> Scorer:
     if np.ptp(x, axis=0).max() == 0:
         raise DataError("the training rows are all alike, so they have no principal components")
     plane = PCA(components, svd_solver="full").fit(x)
-    return _scorer(
-        lambda rows: ((rows - plane.inverse_transform(plane.transform(rows))) ** 2).sum(axis=1), x.shape[1]
-    )
+    return _scorer(lambda rows: ((rows - plane.inverse_transform(plane.transform(rows))) ** 2).sum(axis=1), x.shape[1])
 
 
 DETECTORS: dict[str, Detector] = {
@@ -223,14 +219,10 @@ def _training_rows(x: np.ndarray) -> np.ndarray:
     """Training rows as float64, or why they cannot be used."""
     x = np.asarray(x, np.float64)
     if x.ndim != 2 or len(x) < 2 or x.shape[1] == 0:
-        raise DataError(
-            "a detector needs vectors to learn from", expected="(N, D), N >= 2", got=f"shape {x.shape}"
-        )
+        raise DataError("a detector needs vectors to learn from", expected="(N, D), N >= 2", got=f"shape {x.shape}")
     bad = int((~np.isfinite(x).all(axis=1)).sum())
     if bad:
-        raise DataError(
-            "training rows that are not finite", got=f"{bad} of {len(x)} rows", fix="leave them out"
-        )
+        raise DataError("training rows that are not finite", got=f"{bad} of {len(x)} rows", fix="leave them out")
     return x
 
 
@@ -247,9 +239,7 @@ def _scorer(score: Scorer, dimensions: int) -> Scorer:
     def scorer(rows: np.ndarray) -> np.ndarray:
         rows = np.asarray(rows, np.float64)
         if rows.ndim != 2 or rows.shape[1] != dimensions:
-            raise DataError(
-                "rows unlike those trained on", expected=f"(M, {dimensions})", got=f"shape {rows.shape}"
-            )
+            raise DataError("rows unlike those trained on", expected=f"(M, {dimensions})", got=f"shape {rows.shape}")
         scores = np.full(len(rows), np.nan)
         finite = np.isfinite(rows).all(axis=1)
         if finite.any():

@@ -82,9 +82,7 @@ def run(cases: Sequence[Case], build: Callable[[Plan], Method], training: Traini
     """
     for start in range(0, len(cases), training.members):
         group = cases[start : start + training.members]
-        yield from (
-            (_one(group[0], build, training),) if len(group) == 1 else _together(group, build, training)
-        )
+        yield from ((_one(group[0], build, training),) if len(group) == 1 else _together(group, build, training))
 
 
 def _plan(cases: Sequence[Case], feed: Feed, training: Training) -> Plan:
@@ -120,9 +118,7 @@ def _one(case: Case, build: Callable[[Plan], Method], training: Training) -> Out
     return Outcome(case, scores, fitted.metrics)
 
 
-def _together(
-    cases: Sequence[Case], build: Callable[[Plan], Method], training: Training
-) -> Iterator[Outcome]:
+def _together(cases: Sequence[Case], build: Callable[[Plan], Method], training: Training) -> Iterator[Outcome]:
     """Train a group as one stack; its tables lie end to end, and every member keeps to its own stretch."""
     ends = np.cumsum([len(case.x) for case in cases])
     rows = [np.arange(end - len(case.x), end) for end, case in zip(ends, cases)]

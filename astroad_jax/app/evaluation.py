@@ -28,8 +28,9 @@ class Evaluation(NamedTuple):
 def evaluate(model: Bundle, run: Path, scores: Path, held_out_only: bool = True) -> Evaluation:
     """Measure and draw a score directory.
 
-    Anomalies are the rows whose label is in ``data.anomalies`` or is no class of the model. Without labels the ranking,
-    the calibration line and the histogram are all there is, and no measure is made up.
+    Anomalies are the rows whose label is in ``data.anomalies`` or is no class of the model; a row without a label is
+    neither anomaly nor inlier. Without labels the ranking, the calibration line and the histogram are all there is, and
+    no measure is made up.
 
     Parameters
     ----------
@@ -39,12 +40,11 @@ def evaluate(model: Bundle, run: Path, scores: Path, held_out_only: bool = True)
     Raises
     ------
     DataError
-        Nothing to evaluate: no score directory, or no row with a score.
+        Nothing to evaluate: no score directory, or no held-out row with a score.
     """
     table = catalog.read_scores(scores)
-    if not np.isfinite(table["score"]).any():
-        raise DataError("no object has a score", where=str(scores), fix="look at the flags column for the reasons")
     seen = _seen(model, run, table) if held_out_only else np.zeros(len(table["score"]), bool)
+    _check_any(table["score"], seen, scores)
     line = calibrate.threshold(model.calibration, model.settings.score.false_alarm_rate)
     measures: dict[str, Any] = {
         "rows": len(table["score"]),
@@ -55,16 +55,32 @@ def evaluate(model: Bundle, run: Path, scores: Path, held_out_only: bool = True)
         "threshold_interval": [line.low, line.high],
         "above_threshold": int((table["score"] > line.value).sum()),
     }
-    positive = anomalous(model, table)
-    figures = [_histogram(model, scores, table, positive, seen, line.value), _curves(run, scores)]
-    if positive is not None and 0 < positive[~seen].sum() < (~seen).sum():
-        held = table["score"][~seen], positive[~seen]
+    groups, positive = {"all": table["score"][~seen]}, anomalous(model, table)
+    figures = [scores / "scores.png", _curves(run, scores)]
+    judged = ~seen & (table["label"] != "") if positive is not None else seen
+    if positive is not None and 0 < positive[judged].sum() < judged.sum():
+        held = table["score"][judged], positive[judged]
+        groups = {"inliers": held[0][~held[1]], "anomalies": held[0][held[1]]}
         measures |= metrics.summary(*held, threshold=line.value)
         plots.roc(scores / "roc.png", {model.settings.method["name"]: held})
         figures.append(scores / "roc.png")
+    rate = f"{model.settings.score.false_alarm_rate:.1%} false alarms"
+    plots.score_histogram(scores / "scores.png", groups, {rate: line.value})
     top = strangest(table, LISTED)
     files.write_json(scores / "evaluation.json", {"measures": _plain(measures), "strangest": _plain(top)})
     return Evaluation(measures, top, figures)
+
+
+def _check_any(score: np.ndarray, seen: np.ndarray, scores: Path) -> None:
+    if np.isfinite(score[~seen]).any():
+        return
+    raise DataError(
+        "there is nothing to measure",
+        where=str(scores),
+        expected="a score of an object that neither trained nor calibrated the model",
+        got=f"{len(score)} objects, {np.isfinite(score).sum()} with a score, {seen.sum()} trained or calibrated on",
+        fix="score other objects, or evaluate --all of them; the flags column says why scores are null",
+    )
 
 
 def _seen(model: Bundle, run: Path, table: dict[str, np.ndarray]) -> np.ndarray:
@@ -94,17 +110,6 @@ def strangest(table: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:
     order = order[np.isfinite(table["score"][order])]
     names = [name for name in ("object_id", "ra", "dec", "label", "score", "p_value") if name in table]
     return [{"rank": i + 1, **{name: table[name][row].item() for name in names}} for i, row in enumerate(order)]
-
-
-def _histogram(model: Bundle, out: Path, table, positive, seen, line: float) -> Path:
-    held = table["score"][~seen]
-    groups = {"all": held}
-    if positive is not None and positive[~seen].any():
-        groups = {"inliers": held[~positive[~seen]], "anomalies": held[positive[~seen]]}
-    rate = model.settings.score.false_alarm_rate
-    path = out / "scores.png"
-    plots.score_histogram(path, groups, {f"{rate:.1%} false alarms": line})
-    return path
 
 
 def _curves(run: Path, out: Path) -> Path:

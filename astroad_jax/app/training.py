@@ -47,13 +47,12 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
     settings = settings.model_copy(update={"method": configure(settings.method).model_dump()})
     roles = data.find_roles(source, settings.data)
     prepared = (_stream if settings.data.stream else _load)(source, roles, settings)
-    with rundir.open_run(out, settings, prepared.feed, settings.train.keep_checkpoints) as hooks:
+    method, options = bundle.make_method(prepared.schema, settings), settings.train
+    with rundir.open_run(out, settings, prepared.feed, options.keep_checkpoints) as hooks:
         if is_primary():
             bundle.save_schema(out, prepared.schema, settings)
             features.save(prepared.scaler, out / "preprocess.npz")
             bundle.save_arrays(out / "split.npz", **prepared.ids)
-        method = bundle.make_method(prepared.schema, settings)
-        options = settings.train
         fitted = fit(
             method,
             prepared.feed,
@@ -82,7 +81,7 @@ def _check_scores(scores: np.ndarray, out: Path) -> None:
         where=str(out),
         expected=f"different scores for {len(scores)} calibration rows",
         got=f"{finite.min()} to {finite.max()}" if len(finite) else "nothing finite",
-        fix="train in another directory with a lower learning rate, fewer epochs, or another method.latent",
+        fix="see that the features vary (astroad inspect), or train anew with a lower learning rate or fewer epochs",
     )
 
 

@@ -59,9 +59,7 @@ def row_order(
     return Order(balanced, plain, num_rows)
 
 
-def _stream(
-    order: Callable[[int], tuple[np.ndarray, np.ndarray]], start: int
-) -> Iterator[dict[str, np.ndarray]]:
+def _stream(order: Callable[[int], tuple[np.ndarray, np.ndarray]], start: int) -> Iterator[dict[str, np.ndarray]]:
     for step in count(start):
         index, mask = order(step)
         yield {"index": index, "mask": mask}
@@ -166,9 +164,7 @@ def members(
     )
 
 
-def _stack(
-    parts: list[tuple[np.ndarray, np.ndarray]], rows: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+def _stack(parts: list[tuple[np.ndarray, np.ndarray]], rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Members' batches side by side, ``(M, B)``, in row numbers of the common table."""
     index = np.stack([own[index] for own, (index, _) in zip(rows, parts)])
     return index, np.stack([mask for _, mask in parts]).astype(np.float32)

@@ -67,6 +67,9 @@ def _nothing() -> Iterator[None]:
 
 
 def _make(directory: Path) -> None:
+    if "\\" in str(directory.absolute()):  # Orbax's storage would read it as a slash, and write somewhere else
+        fix = "choose another with --out"
+        raise DataError("a run directory cannot have a backslash in its path", where=str(directory), fix=fix)
     try:
         (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
         probe = directory / ".writable"

@@ -71,9 +71,7 @@ def make_embedder(
     method: Method, *, batch_size: int = 4096, mesh: Mesh | None = None, tile: int | None = None
 ) -> Callable[[State, np.ndarray, np.ndarray], Scored]:
     """Compile a method's embedding for batches: as `make_scorer`, returning ``{"embedding": (N, D)}``."""
-    return _mapper(
-        lambda key, state, x: {"embedding": method.embed(state, {"x": x})}, 0, batch_size, mesh, tile
-    )
+    return _mapper(lambda key, state, x: {"embedding": method.embed(state, {"x": x})}, 0, batch_size, mesh, tile)
 
 
 def make_reconstructor(
@@ -101,10 +99,7 @@ def _mapper(one: Callable, seed: int, batch_size: int, mesh: Mesh | None, tile: 
 
     def score(state: State, x: np.ndarray, ids: np.ndarray) -> Scored:
         bits = id_bits(ids)
-        pending = [
-            (run(key, state, *block), length)
-            for block, length in _blocks(x, bits, tile, per_device, mesh.size)
-        ]
+        pending = [(run(key, state, *block), length) for block, length in _blocks(x, bits, tile, per_device, mesh.size)]
         parts = [{name: np.asarray(v)[:length] for name, v in out.items()} for out, length in pending]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -286,10 +286,7 @@ class _Window:
         return rows
 
     def _row(self) -> Row:
-        means = {
-            name: np.mean(np.stack(values), 0, dtype=np.float64).tolist()
-            for name, values in self.held.items()
-        }
+        means = {name: np.mean(np.stack(values), 0, dtype=np.float64).tolist() for name, values in self.held.items()}
         self.held = {}
         return {"stage": self.name, "step": self.step, "total_step": self.total + self.step, **means}
 

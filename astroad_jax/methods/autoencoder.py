@@ -55,9 +55,7 @@ class Config(Dense):
 def dense_pair(config: Dense, num_features: int, code_width: int | None = None) -> tuple[MLP, MLP]:
     """Encoder and mirrored decoder; `code_width` where the encoder's output is wider than the code (a VAE's is)."""
     inner = {"activation": config.activation, "norm": config.norm, "weights": config.weights}
-    encoder = MLP(
-        (*config.hidden, code_width or config.latent), last=config.code, last_bias=config.code_bias, **inner
-    )
+    encoder = MLP((*config.hidden, code_width or config.latent), last=config.code, last_bias=config.code_bias, **inner)
     decoder = MLP((*reversed(config.hidden), num_features), last=config.output, **inner)
     return encoder, decoder
 
@@ -102,9 +100,7 @@ def stage(
     return Stage(name, init, step, num_steps, validate)
 
 
-def autoencoder(
-    encoder: nn.Module, decoder: nn.Module, *, tx: optax.GradientTransformation, num_steps: int
-) -> Method:
+def autoencoder(encoder: nn.Module, decoder: nn.Module, *, tx: optax.GradientTransformation, num_steps: int) -> Method:
     """Autoencoder with reconstruction error as the score.
 
     Parameters

@@ -16,6 +16,7 @@ numbers are the paper's. Deviations and choices where it is silent, each with it
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -82,9 +83,7 @@ class Config(Dense):
 def centre_optimiser(learning_rate: float, decay: float) -> optax.GradientTransformation:
     """AdaGrad whose rate falls as ``learning_rate / (1 + decay * step)`` (section 4.3; the code's decay is 0.01)."""
     schedule = lambda step: -learning_rate / (1.0 + decay * step)  # noqa: E731
-    return optax.chain(
-        optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-20), optax.scale_by_schedule(schedule)
-    )
+    return optax.chain(optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-20), optax.scale_by_schedule(schedule))
 
 
 def gamma_stage(
@@ -125,138 +124,125 @@ def gamma_stage(
 
 
 def gamma_from(state: GammaState, rule: GammaRule) -> jax.Array:
-    """Eq. 6 (mean of ratios), or the authors' ratio of means, averaged over the random networks."""
-    if rule == "ratio_of_means":
-        return jnp.mean(state.error / state.radius)
-    return jnp.mean(state.ratio / state.count)
+    """Eq. 6 (mean of ratios), or the authors' ratio of means, averaged over the random networks that saw rows."""
+    seen = state.count > 0
+    top, bottom = (state.error, state.radius) if rule == "ratio_of_means" else (state.ratio, state.count)
+    each = jnp.where(seen, top / jnp.where(seen, bottom, 1.0), 0.0)
+    return jnp.sum(each) / jnp.maximum(jnp.sum(seen), 1)
 
 
-def joint_stage(
-    encoder: nn.Module,
-    decoder: nn.Module,
-    *,
-    tx: optax.GradientTransformation,
-    centre_tx: optax.GradientTransformation,
-    num_steps: int,
-    kappa: float,
-    gamma: float | None,
-    gamma_rule: GammaRule,
-    fixed_centre: bool,
-    error_scale: float,
-    loop: Loop,
-) -> Stage:
+class Joint(NamedTuple):
+    """What Algorithm 1 needs to know; see `dasvdd` for the fields."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+    tx: optax.GradientTransformation
+    centre_tx: optax.GradientTransformation
+    kappa: float = 0.9
+    gamma: float | None = None
+    gamma_rule: GammaRule = "mean_of_ratios"
+    fixed_centre: bool = False
+    error_scale: float = 1.0
+    loop: Loop = "paper"
+
+
+def joint_stage(joint: Joint, num_steps: int) -> Stage:
     """Algorithm 1: the networks learn from the first part of each batch, the centre from the rest."""
 
     def init(key: Key, batch: Batch, previous: GammaState | None) -> DASVDDState:
         x, mask = rows(batch)
         key_e, key_d, key_c = jax.random.split(key, 3)
-        z, enc = encoder.init_with_output(key_e, x)
-        dec = decoder.init(key_d, z)
-        weight = jnp.float32(gamma) if gamma is not None else gamma_from(previous, gamma_rule)
-        random = jax.random.normal(key_c, z.shape[1:])
-        mean = jnp.sum(z * mask[:, None], 0) / jnp.maximum(mask.sum(), 1.0)
-        centre = mean if fixed_centre else random
-        opt = tx.init((enc["params"], dec["params"]))
-        return DASVDDState(enc, dec, centre, weight, opt, centre_tx.init(centre), jnp.zeros_like(centre))
-
-    def network_loss(params, centre, state: DASVDDState, x: jax.Array, mask: jax.Array):
-        """Eq. 3 on the rows of the network's part."""
-        z, enc = forward_train(encoder, state.encoder, params[0], x, mask)
-        y, dec = forward_train(decoder, state.decoder, params[1], z, mask)
-        error = masked_mean(error_scale * mean_squares(x, y), mask)
-        distances = squared_distance(z, centre)
-        radius = distances[0] if loop == "published" else masked_mean(distances, mask)
-        return error + state.gamma * radius, (enc, dec, error, radius)
+        z, enc = joint.encoder.init_with_output(key_e, x)
+        dec = joint.decoder.init(key_d, z)
+        gamma = jnp.float32(joint.gamma) if joint.gamma is not None else gamma_from(previous, joint.gamma_rule)
+        centre = _mean_code(z, mask) if joint.fixed_centre else jax.random.normal(key_c, z.shape[1:])
+        opt = joint.tx.init((enc["params"], dec["params"]))
+        return DASVDDState(enc, dec, centre, gamma, opt, joint.centre_tx.init(centre), jnp.zeros_like(centre))
 
     def step(key: Key, state: DASVDDState, batch: Batch) -> tuple[DASVDDState, Metrics]:
         del key
         x, mask = rows(batch)
-        cut = math.ceil(kappa * x.shape[0])
-        params = (state.encoder["params"], state.decoder["params"])
-        (value, (enc, dec, error, radius)), (gradient, centre_gradient) = jax.value_and_grad(
-            network_loss, argnums=(0, 1), has_aux=True
-        )(params, state.centre, state, x[:cut], mask[:cut])
-        (new_e, new_d), opt = descend(tx, gradient, state.opt, params)
-        state = state._replace(encoder={**enc, "params": new_e}, decoder={**dec, "params": new_d}, opt=opt)
-        metrics = {"loss": value, "reconstruction": error, "radius": radius}
-        if fixed_centre or cut == x.shape[0]:
-            return state, metrics
-        return move_centre(state, x[cut:], mask[cut:], centre_gradient), metrics
-
-    def move_centre(state: DASVDDState, x: jax.Array, mask: jax.Array, leaked: jax.Array) -> DASVDDState:
-        """Line 6: one step of the centre towards the mean code of its own rows, the networks held."""
-        z = forward(encoder, state.encoder, x)
-        mean = jnp.sum(z * mask[:, None], 0) / jnp.maximum(mask.sum(), 1.0)
-        gradient = 2.0 * (state.centre - mean) / mean.size
-        if loop == "published":
-            gradient = state.centre_gradient + leaked + gradient
-        centre, opt = descend(centre_tx, gradient, state.centre_opt, state.centre)
-        moved = state._replace(centre=centre, centre_opt=opt, centre_gradient=gradient)
-        any_rows = mask.sum() > 0  # an epoch's padded last batch may leave the centre's part empty
-        return jax.tree.map(lambda new, old: jnp.where(any_rows, new, old), moved, state)
+        cut = math.ceil(joint.kappa * x.shape[0])
+        state, metrics, leaked = _move_networks(joint, state, x[:cut], mask[:cut])
+        if not joint.fixed_centre and cut < x.shape[0]:
+            state = _move_centre(joint, state, x[cut:], mask[cut:], leaked)
+        return state, metrics
 
     def validate(state: DASVDDState, batch: Batch) -> jax.Array:
         x, mask = rows(batch)
-        z = forward(encoder, state.encoder, x)
-        error = error_scale * mean_squares(x, forward(decoder, state.decoder, z))
+        z = forward(joint.encoder, state.encoder, x)
+        error = joint.error_scale * mean_squares(x, forward(joint.decoder, state.decoder, z))
         return masked_mean(error + state.gamma * squared_distance(z, state.centre), mask)
 
     return Stage("joint", init, step, num_steps, validate)
 
 
-def dasvdd(
-    encoder: nn.Module,
-    decoder: nn.Module,
-    *,
-    tx: optax.GradientTransformation,
-    centre_tx: optax.GradientTransformation,
-    num_steps: int,
-    steps_per_pass: int,
-    kappa: float = 0.9,
-    gamma: float | None = None,
-    gamma_runs: int = 10,
-    gamma_rule: GammaRule = "mean_of_ratios",
-    fixed_centre: bool = False,
-    error_scale: float = 1.0,
-    loop: Loop = "paper",
-) -> Method:
+def _mean_code(z: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.sum(z * mask[:, None], 0) / jnp.maximum(mask.sum(), 1.0)
+
+
+def _network_loss(params, centre: jax.Array, joint: Joint, state: DASVDDState, x: jax.Array, mask: jax.Array):
+    """Eq. 3 on the rows of the networks' part."""
+    z, enc = forward_train(joint.encoder, state.encoder, params[0], x, mask)
+    y, dec = forward_train(joint.decoder, state.decoder, params[1], z, mask)
+    error = masked_mean(joint.error_scale * mean_squares(x, y), mask)
+    distances = squared_distance(z, centre)
+    radius = distances[0] if joint.loop == "published" else masked_mean(distances, mask)
+    return error + state.gamma * radius, (enc, dec, error, radius)
+
+
+def _move_networks(
+    joint: Joint, state: DASVDDState, x: jax.Array, mask: jax.Array
+) -> tuple[DASVDDState, Metrics, jax.Array]:
+    """Line 4: one step of the networks, the centre held. Also the loss's gradient in the centre, which should go unused."""
+    params = (state.encoder["params"], state.decoder["params"])
+    loss = jax.value_and_grad(_network_loss, argnums=(0, 1), has_aux=True)
+    (value, (enc, dec, error, radius)), (gradient, leaked) = loss(params, state.centre, joint, state, x, mask)
+    (new_e, new_d), opt = descend(joint.tx, gradient, state.opt, params)
+    state = state._replace(encoder={**enc, "params": new_e}, decoder={**dec, "params": new_d}, opt=opt)
+    return state, {"loss": value, "reconstruction": error, "radius": radius}, leaked
+
+
+def _move_centre(joint: Joint, state: DASVDDState, x: jax.Array, mask: jax.Array, leaked: jax.Array) -> DASVDDState:
+    """Line 6: one step of the centre towards the mean code of its own rows, the networks held."""
+    mean = _mean_code(forward(joint.encoder, state.encoder, x), mask)
+    gradient = 2.0 * (state.centre - mean) / mean.size
+    if joint.loop == "published":
+        gradient = state.centre_gradient + leaked + gradient
+    centre, opt = descend(joint.centre_tx, gradient, state.centre_opt, state.centre)
+    moved = state._replace(centre=centre, centre_opt=opt, centre_gradient=gradient)
+    any_rows = mask.sum() > 0  # an epoch's padded last batch may leave the centre's part empty
+    parts = ("centre", "centre_opt", "centre_gradient")
+    held = {
+        part: jax.tree.map(partial(jnp.where, any_rows), getattr(moved, part), getattr(state, part)) for part in parts
+    }
+    return state._replace(**held)
+
+
+def dasvdd(joint: Joint, *, num_steps: int, steps_per_pass: int, gamma_runs: int = 10) -> Method:
     """DASVDD.
 
     Parameters
     ----------
-    tx, centre_tx : optax.GradientTransformation
-        Optimisers of the networks and of the centre.
-    kappa : float
-        Part of each batch that trains the networks; the rest moves the centre. 1 leaves the centre where it began.
-    gamma : float, optional
-        Weight of the hypersphere term; None finds it by eq. 6 over `gamma_runs` random networks.
-    fixed_centre : bool
-        Table 3: the centre is the mean code of the first batch, and stays.
-    error_scale : float
-        1 averages the reconstruction error over features; the number of features makes it eq. 2's sum.
+    joint : Joint
+        ``encoder``, ``decoder``: the networks. ``tx``, ``centre_tx``: optimisers of the networks and of the centre.
+        ``kappa``: part of each batch that trains the networks, the rest moves the centre; 1 leaves it where it began.
+        ``gamma``: weight of the hypersphere term, None finds it by eq. 6 (or `gamma_rule`). ``fixed_centre``: Table 3,
+        the centre is the mean code of the first batch, and stays. ``error_scale``: 1 averages the reconstruction error
+        over features, the number of features makes it eq. 2's sum. ``loop``: see above.
+    num_steps, steps_per_pass : int
+        Updates, and batches in one pass over the data.
+    gamma_runs : int
+        Random networks that gamma is averaged over, T in eq. 6.
 
     Returns
     -------
     Method
         ``score`` is eq. 2, with ``reconstruction`` and ``radius`` (the squared distance to the centre, unweighted).
     """
-    joint = joint_stage(
-        encoder,
-        decoder,
-        tx=tx,
-        centre_tx=centre_tx,
-        num_steps=num_steps,
-        kappa=kappa,
-        gamma=gamma,
-        gamma_rule=gamma_rule,
-        fixed_centre=fixed_centre,
-        error_scale=error_scale,
-        loop=loop,
-    )
-    tune = gamma_stage(
-        encoder, decoder, runs=gamma_runs, steps_per_pass=steps_per_pass, error_scale=error_scale
-    )
-    stages = (joint,) if gamma is not None else (tune, joint)
+    encoder, decoder, scale = joint.encoder, joint.decoder, joint.error_scale
+    tune = gamma_stage(encoder, decoder, runs=gamma_runs, steps_per_pass=steps_per_pass, error_scale=scale)
+    main = joint_stage(joint, num_steps)
 
     def embed(state: DASVDDState, example: Example) -> jax.Array:
         return forward(encoder, state.encoder, example["x"][None])[0]
@@ -268,28 +254,26 @@ def dasvdd(
     def score(key: Key, state: DASVDDState, example: Example) -> Scores:
         del key
         z = forward(encoder, state.encoder, example["x"][None])
-        error = error_scale * mean_squares(example["x"][None], forward(decoder, state.decoder, z))[0]
+        error = scale * mean_squares(example["x"][None], forward(decoder, state.decoder, z))[0]
         radius = squared_distance(z, state.centre)[0]
         return {"score": error + state.gamma * radius, "reconstruction": error, "radius": radius}
 
-    return Method(stages, score, embed, reconstruct)
+    return Method((main,) if joint.gamma is not None else (tune, main), score, embed, reconstruct)
 
 
 def build(config: Config, plan: Plan) -> Method:
     """DASVDD from its configuration."""
     encoder, decoder = dense_pair(config, plan.num_features)
-    return dasvdd(
+    joint = Joint(
         encoder,
         decoder,
-        tx=adam_l2(config.learning_rate, config.weight_decay),
-        centre_tx=centre_optimiser(config.centre_learning_rate, config.centre_decay),
-        num_steps=plan.num_steps,
-        steps_per_pass=plan.steps_per_pass,
+        adam_l2(config.learning_rate, config.weight_decay),
+        centre_optimiser(config.centre_learning_rate, config.centre_decay),
         kappa=config.kappa,
         gamma=config.gamma,
-        gamma_runs=config.gamma_runs,
         gamma_rule=config.gamma_rule,
         fixed_centre=config.fixed_centre,
         error_scale=float(plan.num_features) if config.error == "sum" else 1.0,
         loop=config.loop,
     )
+    return dasvdd(joint, num_steps=plan.num_steps, steps_per_pass=plan.steps_per_pass, gamma_runs=config.gamma_runs)

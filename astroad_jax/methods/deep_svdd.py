@@ -180,7 +180,7 @@ def _row_weights(member: jax.Array, balanced: bool) -> jax.Array:
         return member.sum(-1) / jnp.maximum(member.sum(), 1.0)
     count = member.sum(0)
     present = jnp.maximum((count > 0).sum(), 1)
-    return jnp.sum(member / jnp.maximum(count, 1.0), axis=-1) / present
+    return jnp.sum(member / jnp.maximum(count, 1.0)[None, :], axis=-1) / present
 
 
 def masked_quantile(values: jax.Array, mask: jax.Array, q: float) -> jax.Array:

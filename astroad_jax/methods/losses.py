@@ -30,7 +30,7 @@ def mean_squares(x: jax.Array, reconstruction: jax.Array) -> jax.Array:
 
 def squared_distance(z: jax.Array, centre: jax.Array) -> jax.Array:
     """Squared Euclidean distance of ``(B, D)`` codes to a centre that broadcasts: ``(B,)``."""
-    return jnp.sum((z - centre) ** 2, axis=-1)
+    return jnp.sum((z - jnp.atleast_2d(centre)) ** 2, axis=-1)
 
 
 def adam_l2(learning_rate: optax.ScalarOrSchedule, weight_decay: float) -> optax.GradientTransformation:

@@ -109,9 +109,7 @@ def _stage(encoder, decoder, tx, num_steps: int, sigma: float, beta: float) -> S
         dec = decoder.init(key_d, _split(heads)[0])
         return VAEState(enc, dec, tx.init((enc["params"], dec["params"])))
 
-    def terms(
-        x: jax.Array, rebuilt: jax.Array, mean: jax.Array, log_var: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def terms(x: jax.Array, rebuilt: jax.Array, mean: jax.Array, log_var: jax.Array) -> tuple[jax.Array, jax.Array]:
         error = mean_squares(x, rebuilt)
         num_features = x[0].size
         kl = kl_to_standard_normal(mean, log_var)

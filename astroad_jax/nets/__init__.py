@@ -22,7 +22,5 @@ def forward_train(
 
     `params` is apart so that a loss can be differentiated with respect to it alone.
     """
-    out, updated = module.apply(
-        {**variables, "params": params}, x, train=True, mask=mask, mutable=["batch_stats"]
-    )
+    out, updated = module.apply({**variables, "params": params}, x, train=True, mask=mask, mutable=["batch_stats"])
     return out, {**variables, **updated}

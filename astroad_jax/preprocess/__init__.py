@@ -1,0 +1,1 @@
+"""Scaling with fitted parameters that are saved beside the model."""

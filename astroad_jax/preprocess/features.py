@@ -81,9 +81,7 @@ def fit(x: np.ndarray, config: Preprocess, names: Sequence[str] = ()) -> Scaler:
     """
     flat = _flatten(x, np)
     if flat.size == 0:
-        raise DataError(
-            "nothing to fit the scaling on", expected="a row and a feature", got=f"shape {np.shape(x)}"
-        )
+        raise DataError("nothing to fit the scaling on", expected="a row and a feature", got=f"shape {np.shape(x)}")
     _check_columns(flat, config.nan, names)
     parts = [_statistics(block, config) for block in _sorted_columns(flat)]
     params = {key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0]}
@@ -217,9 +215,7 @@ def _fill(block: np.ndarray, count: np.ndarray, policy: str) -> np.ndarray:
 def _flatten(x: Array, xp: Any) -> Array:
     """``(N, D)`` float32; in C order, because NumPy's sums over an object depend on the order in memory."""
     if np.ndim(x) < 2:
-        raise DataError(
-            "objects must be the rows of an array", expected="shape (N, ...)", got=f"shape {np.shape(x)}"
-        )
+        raise DataError("objects must be the rows of an array", expected="shape (N, ...)", got=f"shape {np.shape(x)}")
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and flagged
         flat = xp.reshape(xp.asarray(x, dtype=xp.float32), (len(x), math.prod(x.shape[1:])))
     return np.ascontiguousarray(flat) if xp is np else flat

@@ -1,0 +1,257 @@
+"""The verbs as functions: what they make of ordinary and of odd tables."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+
+from astroad_jax import config, data
+from astroad_jax.app import bundle, evaluation, inspection, launch, quickstart, scoring, split, training
+from astroad_jax.data import mock
+from astroad_jax.engine import catalog
+from astroad_jax.errors import ConfigError, DataError, MismatchError
+from tests import runs
+from tests.data_files import write
+
+FAST = ["method.hidden=[8]", "method.latent=2", "method.norm=false", "method.pretrain_epochs=1", "train.epochs=1"]
+
+
+def settings(*overrides: str) -> config.Run:
+    return config.load(None, [*runs.TINY, "train.epochs=2", "train.checkpoint_every=1000", *overrides])
+
+
+def fit(columns: dict[str, np.ndarray], out, *overrides: str) -> bundle.Bundle:
+    """Train on arrays in memory and load the result."""
+    training.train(data.memory("sky", columns), settings(*overrides), out)
+    return bundle.load(out)
+
+
+def scored(model: bundle.Bundle, columns: dict[str, np.ndarray], out) -> tuple[catalog.Report, dict[str, np.ndarray]]:
+    report = scoring.score(model, [data.memory("sky", columns)], out)
+    return report, catalog.read_scores(out) if report.rows else {}
+
+
+# The mock survey
+
+
+def test_mock_survey_is_a_function_of_its_seed():
+    one, same, other = mock.survey(100, seed=3), mock.survey(100, seed=3), mock.survey(100, seed=4)
+    for name in one:
+        np.testing.assert_array_equal(one[name], same[name])
+    assert not np.array_equal(one["skew"], other["skew"])
+
+
+def test_mock_survey_shapes_and_ids():
+    sky = mock.survey(500)
+    assert set(sky) == {"object_id", "ra", "dec", "label", "kind", *mock.FEATURES}
+    assert {values.shape for values in sky.values()} == {(500,)}
+    assert {sky[name].dtype for name in mock.FEATURES} == {np.dtype(np.float64)}
+    assert sky["object_id"].dtype == np.int64
+    assert sky["object_id"].min() > 2**53
+    assert len(np.unique(sky["object_id"])) == 500
+    assert (sky["ra"] >= 0).all()
+    assert (sky["ra"] < 360).all()
+    assert (np.abs(sky["dec"]) <= 90).all()
+
+
+@pytest.mark.parametrize(("rows", "fraction"), [(600, 0.05), (600, 0.0), (40, 0.05), (30, 0.02), (1, 0.0), (0, 0.0)])
+def test_mock_survey_plants_the_share_asked_for(rows, fraction):
+    sky = mock.survey(rows, anomaly_fraction=fraction, missing_fraction=0.1)
+    planted = sky["label"] == "anomaly"
+    assert planted.sum() == round(fraction * rows)
+    np.testing.assert_array_equal(planted, sky["kind"] != "")
+    kinds = [(sky["kind"] == name).sum() for name in mock.KINDS]
+    assert max(kinds) - min(kinds) <= 1
+    assert set(sky["label"][~planted].tolist()) <= set(mock.CLASSES)
+    missing = np.stack([np.isnan(sky[name]) for name in mock.FEATURES])
+    assert missing.sum() == round(0.1 * rows)
+    assert missing.any(axis=0).sum() == round(0.1 * rows)
+
+
+# Odd tables
+
+
+def test_a_class_of_one_and_constant_columns_are_trained_on(tmp_path):
+    columns = runs.survey(flat=np.ones(runs.ROWS), zero=np.zeros(runs.ROWS))
+    columns["label"] = columns["label"].astype("U12")
+    columns["label"][0] = "only one"
+    model = fit(columns, tmp_path / "run", "method.name=mcdsvdd", "method.pretrain_epochs=1")
+    assert "only one" in model.schema.classes
+    assert {"flat", "zero"} <= set(model.schema.features)
+    parts = bundle.load_arrays(tmp_path / "run" / "split.npz")
+    assert columns["object_id"][0] in parts["train"]
+    report, table = scored(model, columns, tmp_path / "scores")
+    assert (report.scored, report.null) == (runs.ROWS, 0)
+    assert np.isfinite(table["score"]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "overrides", "words"),
+    [
+        ({"label": None}, ["method.name=mcdsvdd", "data.anomalies=[]"], "learns from class labels"),
+        ({}, ["data.anomalies=['anomally']"], "no row has this label"),
+        ({}, ["data.label=clas"], "clas"),
+        ({}, ["data.features=['skewness']"], "did you mean 'skew'"),
+        ({}, ["data.id=skew"], "cannot be the id"),
+        ({"skew": np.full(runs.ROWS, np.nan)}, ["preprocess.nan=median"], "skew"),
+        ({"skew": np.full(runs.ROWS, np.nan)}, [], "skew"),
+        ({"skew": np.where(np.arange(runs.ROWS) % 3, np.nan, 1.0)}, [], "most training rows are unusable"),
+        ({"object_id": np.arange(runs.ROWS) // 2}, [], "not unique"),
+        ({}, ["data.stream=true", "train.balance=true"], "train.balance"),
+        ({}, ["train.batch_size=0"], "train.batch_size"),
+        ({}, ["method.hidden=8"], "hidden"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_said_before_training(tmp_path, change, overrides, words):
+    columns = runs.survey(**{name: values for name, values in change.items() if values is not None})
+    columns = {name: values for name, values in columns.items() if name not in change or change[name] is not None}
+    with pytest.raises((DataError, ConfigError), match=re.escape(words)):
+        fit(columns, tmp_path / "run", "method.name=deep_svdd", *overrides)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_without_a_value_are_counted_or_given_one(tmp_path, caplog):
+    columns = runs.survey()
+    columns["skew"][:24] = np.nan
+    source, flagging = data.memory("sky", columns), settings("method.name=autoencoder")
+    with caplog.at_level(logging.WARNING):
+        training._load(source, data.find_roles(source, flagging.data), flagging)
+    assert re.search(r"\d+ of \d+ training rows left out \(\d+ missing value", caplog.text)
+    model = fit(columns, tmp_path / "run", "method.name=autoencoder", "preprocess.nan=lowest")
+    report, table = scored(model, columns, tmp_path / "scores")
+    assert (report.scored, report.null) == (runs.ROWS, 0)
+    assert set(table["flags"][:24].tolist()) == {1}
+
+
+# Streaming
+
+
+def test_a_streamed_table_trains_a_usable_model(tmp_path):
+    columns = runs.survey()
+    path = runs.table(tmp_path / "sky.parquet", columns)
+    chosen = settings("method.name=autoencoder", "data.stream=true", "data.shuffle_rows=100", f"data.path={path}")
+    training.train(data.open_source(path), chosen, tmp_path / "run")
+    model = bundle.load(tmp_path / "run")
+    report = scoring.score(model, [path], tmp_path / "scores")
+    assert report.scored == runs.ROWS
+    table = catalog.read_scores(tmp_path / "scores")
+    parts = split.hash_parts(columns["object_id"], columns["label"], chosen)
+    assert set(parts[columns["label"] == "anomaly"].tolist()) == {split.TEST}
+    np.testing.assert_array_equal(evaluation._seen(model, tmp_path / "run", table), parts != split.TEST)
+    assert evaluation.evaluate(model, tmp_path / "run", tmp_path / "scores").measures["auroc"] > 0
+
+
+# Inspection
+
+
+def inspected(columns: dict[str, np.ndarray], path, **given) -> tuple[dict, config.Run]:
+    chosen = config.Data(**given)
+    found = inspection.inspect(runs.table(path, columns), chosen)
+    return found, inspection.suggest(found, chosen)
+
+
+def test_inspection_counts_what_matters(tmp_path):
+    columns = runs.survey(flat=np.ones(runs.ROWS), empty=np.full(runs.ROWS, np.nan))
+    columns["skew"][:3] = np.nan
+    columns["iqr"][2:5] = np.inf
+    columns["object_id"][9] = columns["object_id"][8]
+    found, suggested = inspected(columns, tmp_path / "sky.parquet")
+    rows = {row["column"]: row for row in found["columns"]}
+    assert (found["rows"], found["duplicate_ids"], found["complete_rows"]) == (runs.ROWS, 1, 0)
+    assert (rows["skew"]["missing"], rows["iqr"]["infinite"]) == (3, 3)
+    assert rows["flat"]["remarks"] == "constant"
+    assert "ignore it" in rows["empty"]["remarks"]
+    assert sum(found["labels"].values()) == runs.ROWS
+    assert suggested.data.ignore == ("empty",)
+    assert suggested.method["name"] == "mcdsvdd"
+    assert suggested.train.balance
+
+
+def test_suggestion_keeps_what_was_given(tmp_path):
+    columns = runs.survey(cls=np.where(np.arange(runs.ROWS) % 2, "a", "b"))
+    found, suggested = inspected(columns, tmp_path / "sky.parquet", label="cls", ignore=("skew",), anomalies=("b",))
+    assert suggested.data.label == "cls"
+    assert suggested.data.ignore == ("skew",)
+    assert suggested.data.anomalies == ("b",)
+    assert suggested.method["name"] == "deep_svdd"  # one class is left
+    assert "skew" not in {row["column"] for row in found["columns"]}
+
+
+def test_suggested_configuration_loads_and_trains(tmp_path):
+    path = runs.table(tmp_path / "sky.parquet")
+    ended = runs.astroad("inspect", path)
+    assert ended.code == 0
+    text = ended.out.partition("# a configuration to start from\n")[2]
+    (tmp_path / "run.toml").write_text(text)
+    assert config.load(tmp_path / "run.toml").data.path == str(path)
+    assert runs.astroad("train", tmp_path / "run.toml", *FAST, "--out", tmp_path / "run").code == 0
+    assert bundle.load(tmp_path / "run").settings.method["name"] == "mcdsvdd"
+
+
+# Quickstart
+
+
+def test_quickstart_on_the_mock_survey(tmp_path):
+    tour = quickstart.quickstart(None, tmp_path / "tour", FAST)
+    assert (tour.report.rows, tour.report.null) == (4000, 8)
+    assert tour.evaluation.measures["anomalies"] + tour.evaluation.measures["null_anomalies"] == 80
+    assert {figure.name for figure in tour.evaluation.figures} == {"scores.png", "training.png", "roc.png"}
+    assert all(figure.stat().st_size > 1000 for figure in tour.evaluation.figures)
+    saved = json.loads((tour.scores / "evaluation.json").read_text())
+    assert saved["measures"]["rows"] == 4000
+    assert len(saved["strangest"]) == evaluation.LISTED
+    assert saved["strangest"][0]["object_id"] > 2**53
+
+
+def test_quickstart_on_a_table_with_classes(tmp_path):
+    path = write(tmp_path, "csv", runs.survey())
+    ended = runs.astroad("quickstart", "--data", path, "--out", tmp_path / "tour", *FAST)
+    assert ended.code == 0
+    assert "strangest objects" in ended.out
+    model = bundle.load(tmp_path / "tour" / "run")
+    assert model.settings.data.path == str(path)
+    assert model.settings.method["name"] == "mcdsvdd"
+    assert model.settings.train.balance
+    assert "anomaly" in model.schema.classes  # nobody said that these are no class
+
+
+def test_quickstart_on_a_table_without_labels(tmp_path):
+    columns = {name: values for name, values in runs.survey().items() if name not in ("label", "kind")}
+    path, out = write(tmp_path, "fits", columns), tmp_path / "tour"
+    tour = quickstart.quickstart(str(path), out, FAST)
+    model = bundle.load(tour.run)
+    assert model.settings.method["name"] == "deep_svdd"
+    assert not model.settings.train.balance
+    assert model.schema.classes == ("",)
+    assert (tour.report.scored, tour.report.null) == (runs.ROWS, 0)
+    assert "label" not in catalog.read_scores(tour.scores)
+    assert "auroc" not in tour.evaluation.measures
+    assert [figure.name for figure in tour.evaluation.figures] == ["scores.png", "training.png"]
+    with pytest.raises(MismatchError, match=r"train\.seed: was 0, now 1"):
+        quickstart.quickstart(str(path), out, [*FAST, "train.seed=1"])
+
+
+# Clusters
+
+
+@pytest.mark.parametrize(
+    "given", [("host:1", "", ""), ("host:1", "two", "0"), ("", "2", "0"), ("host:1", "2", ""), ("host:1", "2", "-1")]
+)
+def test_half_a_cluster_is_an_error(monkeypatch, given):
+    monkeypatch.delenv("ASTROAD_CLUSTER", raising=False)
+    for name, value in zip(launch.VARIABLES, given):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="half a cluster") as error:
+        launch.join_cluster()
+    assert "ASTROAD_COORDINATOR" in error.value.where
+
+
+def test_a_lone_process_joins_nothing(monkeypatch):
+    for name in (*launch.VARIABLES, "ASTROAD_CLUSTER"):
+        monkeypatch.delenv(name, raising=False)
+    launch.join_cluster()
+    assert launch.is_primary()

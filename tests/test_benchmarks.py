@@ -1,0 +1,129 @@
+"""The benchmarks run, write the rows they promise, and compare the same work."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from astroad_jax.engine import train
+from astroad_jax.errors import ConfigError
+from benchmarks import common
+
+TINY = {
+    "train_step": ['cases=["mcdsvdd"]'],
+    "score_throughput": ['cases=["mcdsvdd"]', "batches=[1,3]", "pyod=false"],
+}
+KEYS = {"benchmark", "case", "metric", "value", "unit", "against", "ratio", "spread"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Tiny products on a busy machine spend their time in waiting threads."""
+    torch = common.optional_torch()
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=sorted(TINY))
+def written(request, tmp_path_factory):
+    """A benchmark's name, its rows as written, and its head."""
+    path = tmp_path_factory.mktemp("benchmarks") / "rows.json"
+    module = importlib.import_module(f"benchmarks.{request.param}")
+    rows = module.main(["--smoke", "--json", str(path), *TINY[request.param]])
+    assert rows
+    head = json.loads(path.with_name("rows.json.head.json").read_text())
+    return request.param, json.loads(path.read_text()), head
+
+
+def test_every_row_keeps_the_contract(written):
+    name, rows, _ = written
+    for row in rows:
+        assert set(row) >= KEYS
+        assert row["benchmark"] == name
+        assert math.isfinite(row["value"])
+        assert math.isfinite(row["spread"])
+        assert (row["against"] is None) == (row["ratio"] is None)
+
+
+def test_the_head_says_where_and_with_what(written):
+    _, _, head = written
+    assert {"date", "cpu", "cores", "device", "versions", "settings", "smoke", "torch_threads"} <= set(head)
+    assert head["smoke"] is True
+    assert head["versions"]["jax"]
+
+
+def test_there_is_a_peer_where_torch_is_installed(written):
+    _, rows, _ = written
+    peers = {row["against"] for row in rows if row["against"]}
+    assert any("PyTorch" in peer for peer in peers) == (common.optional_torch() is not None)
+
+
+def test_both_sides_train_to_comparable_losses():
+    """Same data, networks, updates and steps: what is compared is the same work."""
+    pytest.importorskip("torch")
+    from benchmarks import train_step
+
+    settings = ['cases=["dasvdd-pima"]', "steps=300", "call=20", "batch=100", "rows=400", "members=2"]
+    rows = {row["metric"]: row for row in train_step.main(["--smoke", *settings])}
+    start, end = rows["loss at the start"], rows["loss at the end"]
+    for key in ("value", "against_value"):
+        assert end[key] < 0.7 * start[key]
+    assert 0.4 < end["ratio"] < 2.5
+
+
+@pytest.mark.parametrize("case", ["dasvdd-mnist", "autoencoder-256", "mcdsvdd", "vae"])
+def test_both_sides_have_the_same_networks(case):
+    """As many parameters, of the same sizes."""
+    pytest.importorskip("torch")
+    from benchmarks import cases, peers
+
+    found = cases.CASES[case]._replace(rows=1024)
+    feed = cases.feed(found)
+    batch = train.pick(feed.data, next(feed.batches(0)))
+    state = jax.eval_shape(cases.method(found, feed, 1).stages[0].init, jax.random.key(0), batch, None)
+    for name, theirs in zip(("encoder", "decoder"), peers.pair(found)):
+        ours = jax.tree.leaves(getattr(state, name)["params"])
+        assert sorted(leaf.size for leaf in ours) == sorted(values.numel() for values in theirs.parameters())
+
+
+@pytest.mark.parametrize(("higher", "ratio"), [(True, 2.0), (False, 0.5)])
+def test_a_ratio_above_one_is_a_gain(higher, ratio):
+    row = common.row(
+        "b",
+        "c",
+        "m",
+        "s",
+        common.Spread(4.0, 0.0),
+        peer=common.Spread(2.0, 0.0),
+        against="peer",
+        higher_is_better=higher,
+    )
+    assert row["ratio"] == ratio
+
+
+def test_calls_are_timed_in_turn():
+    order = []
+    times = common.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=3)
+    assert [len(values) for values in times.values()] == [3, 3]
+    assert order[-6:] == ["a", "b"] * 3
+
+
+def test_median_and_interquartile_range():
+    assert common.spread(np.arange(5.0)) == (2.0, 2.0)
+
+
+def test_an_unknown_setting_is_refused():
+    from benchmarks import score_throughput
+
+    with pytest.raises(ConfigError, match="batchs"):
+        score_throughput.main(["--smoke", "batchs=[1]"])
