@@ -12,7 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from astroad_jax import __version__
-from astroad_jax.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_QUARANTINED, AstroadError
+from astroad_jax.errors import (
+    EXIT_BUG,
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_QUARANTINED,
+    AstroadError,
+    StorageError,
+)
 
 HELP = """Find the strange objects of a survey.
 
@@ -60,7 +68,7 @@ def _errors(debug: bool) -> Iterator[None]:
     except OSError as error:  # a full disk, a limit, a vanished mount
         if debug:
             raise
-        print(f"error: the system refused to read or write\n  got: {error}", file=sys.stderr)
+        print(f"error: {StorageError('a file could not be read or written', got=error)}", file=sys.stderr)
         raise typer.Exit(EXIT_INPUT) from error
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)

@@ -63,6 +63,10 @@ class CorruptError(AstroadError):
     exit_code = EXIT_CORRUPT
 
 
+class StorageError(AstroadError):
+    """A file system that did not take what was written."""
+
+
 class DivergedError(AstroadError):
     """Training that produced non-finite numbers or collapsed."""
 

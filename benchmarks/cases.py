@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from astroad_jax.config import Frozen
@@ -77,5 +76,4 @@ def trained(case: Case, num_steps: int = 2) -> tuple[Method, Any]:
     small = case._replace(batch=64, rows=256)
     rows = feed(small)
     built = method(small, rows, num_steps)
-    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(jax.sharding.AxisType.Auto,))
-    return built, fit(built, rows, mesh=mesh).state
+    return built, fit(built, rows).state

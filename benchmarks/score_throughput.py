@@ -125,8 +125,9 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     given = common.arguments(NAME, __doc__, Settings, SMOKE, argv)
     settings: Settings = given.settings
     if settings.peer:
-        missing = [name for name in ("torch", "pyod") if common.version(name) is None]
-        print(*(f"{name} is not installed: no rows against it" for name in missing), sep="\n", end="")
+        for name in ("torch", "pyod"):
+            if common.version(name) is None:
+                print(f"{name} is not installed: no rows against it")
     rate = common.matmul_rate(settings.matmul, settings.repeats)
     rows = _floors(settings, rate)
     for name in settings.cases:

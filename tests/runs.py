@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = [
     'data.ignore=["kind"]', 'data.anomalies=["anomaly"]', "data.calibration_fraction=0.2",
     "method.hidden=[8]", "method.latent=2", "method.norm=false",
-    "train.batch_size=32", "train.epochs=3", "train.log_every=2", "train.checkpoint_every=4", "train.steps_per_call=4",
+    "train.batch_size=32", "train.epochs=3", "train.log_every=2", "train.steps_per_call=4",
 ]  # fmt: skip
 ROWS = 240
 

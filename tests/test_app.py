@@ -21,7 +21,7 @@ FAST = ["method.hidden=[8]", "method.latent=2", "method.norm=false", "method.pre
 
 
 def settings(*overrides: str) -> config.Run:
-    return config.load(None, [*runs.TINY, "train.epochs=2", "train.checkpoint_every=1000", *overrides])
+    return config.load(None, [*runs.TINY, "train.epochs=2", *overrides])
 
 
 def fit(columns: dict[str, np.ndarray], out, *overrides: str) -> bundle.Bundle:

@@ -16,7 +16,7 @@ from benchmarks import common
 
 TINY = {
     "train_step": ['cases=["mcdsvdd"]'],
-    "score_throughput": ['cases=["mcdsvdd"]', "batches=[1,3]", "pyod=false"],
+    "score_throughput": ['cases=["autoencoder-1024"]', "batches=[1,3]", "pyod=false"],
 }
 KEYS = {"benchmark", "case", "metric", "value", "unit", "against", "ratio", "spread"}
 
@@ -73,7 +73,7 @@ def test_both_sides_train_to_comparable_losses():
     pytest.importorskip("torch")
     from benchmarks import train_step
 
-    settings = ['cases=["dasvdd-pima"]', "steps=300", "call=20", "batch=100", "rows=400", "members=2"]
+    settings = ['cases=["dasvdd-pima"]', "steps=160", "call=20", "batch=100", "rows=400", "members=2"]
     rows = {row["metric"]: row for row in train_step.main(["--smoke", *settings])}
     start, end = rows["loss at the start"], rows["loss at the end"]
     for key in ("value", "against_value"):

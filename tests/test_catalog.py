@@ -18,7 +18,7 @@ from astroad_jax.engine import catalog
 from tests import runs
 from tests.data_files import cut, write
 
-SETTINGS = ["method.name=vae", "method.samples=2", "train.epochs=2", "train.checkpoint_every=1000"]
+SETTINGS = ["method.name=vae", "method.samples=2", "train.epochs=2"]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import pytest
 
 from astroad_jax import files
 from astroad_jax.engine import checkpoint
-from astroad_jax.errors import CorruptError
+from astroad_jax.errors import CorruptError, StorageError
 
 
 class State(NamedTuple):
@@ -192,9 +193,24 @@ def test_a_write_that_fails_leaves_the_earlier_ones(two, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_sync_tree", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match="No space left"):
         save(two, 30)
     monkeypatch.undo()
+    assert steps(two) == ["step_000000010", "step_000000020"]
     assert checkpoint.newest(two)[0].name == "step_000000020"
     save(two, 30)
     assert checkpoint.newest(two)[0].name == "step_000000030"
+
+
+def test_a_file_system_that_takes_no_more_is_one_clear_error(two):
+    large = make(1)._replace(key=jax.random.bits(jax.random.key(0), (100_000,)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(StorageError, match="could not be written") as error:
+            checkpoint.save(two, checkpoint.Position(0, "main", 30), 30, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(two) in error.value.where
+    assert "\n" not in error.value.got
+    assert steps(two) == ["step_000000010", "step_000000020"]

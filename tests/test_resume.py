@@ -15,9 +15,10 @@ from astroad_jax.engine import rundir
 from astroad_jax.errors import DivergedError
 from tests import runs
 
+OFTEN = "train.checkpoint_every=6"
 METHODS = {
-    "mcdsvdd": ["method.name=mcdsvdd", "train.balance=true", "method.norm=true"],
-    "dasvdd": ["method.name=dasvdd", "method.gamma_runs=3"],
+    "mcdsvdd": ["method.name=mcdsvdd", "train.balance=true", "method.norm=true", "train.epochs=6", OFTEN],
+    "dasvdd": ["method.name=dasvdd", "method.gamma_runs=3", "train.epochs=8", OFTEN],
 }
 
 
@@ -57,7 +58,7 @@ def test_stopped_anywhere_a_run_goes_on_to_the_same_bytes(home, sky, unbroken, t
     def trained() -> bool:
         return runs.lines(out / "metrics.jsonl") >= goal
 
-    plan = ((writing, 0.1, signal.SIGKILL), (trained, 0.3, signal.SIGKILL), (trained, 0.0, signal.SIGTERM))
+    plan = ((writing, 0.05, signal.SIGKILL), (trained, 0.1, signal.SIGKILL), (trained, 0.0, signal.SIGTERM))
     for moment, reach, how in plan:
         goal = runs.lines(out / "metrics.jsonl") + int(rng.integers(1, 4))
         ended = runs.stop_when(runs.start(home, *command), moment, how, rng.uniform(0, reach))
@@ -93,7 +94,7 @@ def test_the_first_signal_is_a_flag_and_the_second_acts():
 @pytest.fixture(scope="module")
 def finished(home, sky):
     out = home / "autoencoder"
-    assert runs.train(sky, out, "method.name=autoencoder").code == 0
+    assert runs.train(sky, out, "method.name=autoencoder", OFTEN).code == 0
     return out
 
 
@@ -103,7 +104,7 @@ def run(finished, tmp_path):
 
 
 def again(sky, run, *settings) -> runs.Outcome:
-    return runs.train(sky, run, "method.name=autoencoder", *settings)
+    return runs.train(sky, run, "method.name=autoencoder", OFTEN, *settings)
 
 
 def test_a_finished_run_is_left_as_it_is(sky, run, finished):

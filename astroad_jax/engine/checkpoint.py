@@ -11,6 +11,8 @@ import hashlib
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ import numpy as np
 
 from astroad_jax import files
 from astroad_jax.engine import sharding
-from astroad_jax.errors import CorruptError
+from astroad_jax.errors import CorruptError, StorageError
 
 FORMAT = 1
 log = logging.getLogger(__name__)
@@ -53,37 +55,65 @@ def save(directory: Path, position: Position, total_step: int, state: Any, keep:
     -------
     Path
         The finished checkpoint.
-    """
-    import orbax.checkpoint as ocp
 
+    Raises
+    ------
+    StorageError
+        It could not be written; the earlier ones are as they were.
+    """
     final = Path(directory).absolute() / f"step_{total_step:09d}"
     tmp = final.with_name(f".{final.name}.tmp")
     primary = jax.process_index() == 0
-    if primary:
-        for torn in final.parent.glob(".step_*.tmp"):
-            shutil.rmtree(torn)
-        tmp.mkdir(parents=True)
-    name = digest(state)
-    _barrier("checkpoint-begin")
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(tmp / "arrays", _as_dict(state))
-    if primary:
-        note = {
-            "format": FORMAT,
-            "position": position._asdict(),
-            "total_step": total_step,
-            "digest": name,
-            "leaves": _leaves(state),
-            "files": files.manifest(tmp),
-        }
-        files.write_sealed(tmp / "manifest.json", note)
-        _sync_tree(tmp)
-        shutil.rmtree(final, ignore_errors=True)
-        tmp.rename(final)
-        files.fsync_dir(final.parent)
-        _prune(final, keep)
+    note = {
+        "format": FORMAT,
+        "position": position._asdict(),
+        "total_step": total_step,
+        "digest": digest(state),
+        "leaves": _leaves(state),
+    }
+    with _writing(tmp):
+        if primary:
+            for torn in final.parent.glob(".step_*.tmp"):
+                shutil.rmtree(torn)
+            tmp.mkdir(parents=True)
+        _barrier("checkpoint-begin")
+        _save_arrays(tmp / "arrays", state)
+        if primary:
+            _seal(tmp, note, final)
+            _prune(final, keep)
     _barrier("checkpoint-end")
     return final
+
+
+@contextmanager
+def _writing(tmp: Path) -> Iterator[None]:
+    """Turn whatever Orbax and its storage raise over a write into one error, and free the space."""
+    try:
+        yield
+    except Exception as error:
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise StorageError(
+            "a checkpoint could not be written",
+            where=str(tmp.parent),
+            got=(str(error).splitlines() or [""])[0] or repr(error),
+            fix="make room, or see to the file system; the same command goes on from the checkpoint before",
+        ) from error
+
+
+def _save_arrays(path: Path, state: Any) -> None:
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, _as_dict(state))
+
+
+def _seal(tmp: Path, note: dict[str, Any], final: Path) -> None:
+    """Write the manifest, and rename what is now whole into place."""
+    files.write_sealed(tmp / "manifest.json", {**note, "files": files.manifest(tmp)})
+    _sync_tree(tmp)
+    shutil.rmtree(final, ignore_errors=True)
+    tmp.rename(final)
+    files.fsync_dir(final.parent)
 
 
 def _prune(newest: Path, keep: int) -> None:

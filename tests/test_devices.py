@@ -1,0 +1,112 @@
+"""The same run on one device, on eight, and on two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+ONE_AND_EIGHT = """
+import json, sys
+import jax, numpy as np
+from astroad_jax.engine import sharding
+from astroad_jax.engine.score import make_scorer
+from tests import toy
+assert jax.device_count() == 8
+x, _ = toy.mixture(100, seed=7)
+result = {}
+for name in sys.argv[1:]:
+    rows = {}
+    for count in (1, 8):
+        mesh = sharding.make_mesh(jax.devices()[:count])
+        made, fitted = toy.train(name, epochs=3, mesh=mesh)
+        state = sharding.to_host(fitted.state)
+        scores = make_scorer(made, mesh=mesh, batch_size=48)(state, x, np.arange(100))["score"]
+        rows[count] = ([row["loss"] for row in fitted.metrics if "loss" in row], scores.tolist())
+        alone = make_scorer(made, mesh=sharding.make_mesh(jax.devices()[:1]))(state, x, np.arange(100))["score"]
+        assert (alone == scores).all(), (name, count)
+    result[name] = rows
+json.dump(result, sys.stdout)
+"""
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **extra}
+
+
+@pytest.mark.slow
+def test_eight_devices_agree_with_one():
+    names = ["autoencoder", "vae", "deep_svdd-soft", "mcdsvdd", "dasvdd"]
+    flags = environment(XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_AND_EIGHT, *names], env=flags, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, rows in json.loads(done.stdout).items():
+        (one, scores), (eight, spread) = rows["1"], rows["8"]
+        assert one == pytest.approx(eight, abs=1e-5, rel=1e-5), name
+    XX
+
+
+TWO_PROCESSES = """
+import sys
+from astroad_jax.cli import main
+sys.argv[0] = "astroad"
+main()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def train_command(table, out) -> list[str]:
+    settings = ["train.epochs=3", "train.batch_size=64", "method.name=dasvdd", "method.hidden=[8]", "method.latent=2"]
+    return [sys.executable, "-c", TWO_PROCESSES, "train", *settings, "--data", str(table), "--out", str(out)]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from astroad_jax.data import mock
+
+    columns = {name: values for name, values in mock.survey(400).items() if name != "kind"}
+    table = tmp_path / "survey.parquet"
+    pq.write_table(pa.table(columns), table)
+    port = free_port()
+    cluster = [
+        environment(ASTROAD_COORDINATOR=f"127.0.0.1:{port}", ASTROAD_PROCESSES="2", ASTROAD_PROCESS=str(i))
+        for i in range(2)
+    ]
+    running = [
+        subprocess.Popen(
+            train_command(table, tmp_path / "two"), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for env in cluster
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+    alone = subprocess.run(
+        train_command(table, tmp_path / "one"), env=environment(), capture_output=True, text=True, check=False
+    )
+    assert alone.returncode == 0, alone.stderr[-3000:]
+    rows = [
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("one", "two")
+    ]
+    assert len(rows[0]) == len(rows[1])
+    for one, two in zip(*rows):
+        assert one.keys() == two.keys()
+        if "loss" in one:
+            assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
