@@ -129,6 +129,8 @@ class Plan(NamedTuple):
         As in `Feed`.
     num_classes : int
         Known classes among the training rows; 1 where there are no labels.
+    balanced : bool
+        Whether the feed's batches hold the classes in equal parts.
     """
 
     num_features: int
@@ -136,3 +138,4 @@ class Plan(NamedTuple):
     steps_per_epoch: int
     steps_per_pass: int
     num_classes: int = 1
+    balanced: bool = False

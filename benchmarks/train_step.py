@@ -47,12 +47,13 @@ class Settings(Frozen):
 
 
 SMOKE = {
+    "cases": ("dasvdd-pima", "autoencoder-256", "mcdsvdd"),
     "steps": 8,
     "repeats": 1,
     "call": 4,
     "rows": 256,
     "batch": 64,
-    "members": 3,
+    "members": 2,
     "compile": False,
     "devices": 0,
 }

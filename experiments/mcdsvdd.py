@@ -160,8 +160,6 @@ def _latent(settings: Settings, held: Labelled) -> int:
 
 def _builder(settings: Settings, name: str, latent: int):
     values = {"name": name, "latent": latent, **settings.all, **getattr(settings, name)}
-    if name == "mcdsvdd":
-        values.setdefault("balanced", settings.balance)
     config = configure(values)
     return lambda plan: build(config, plan)
 

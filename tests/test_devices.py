@@ -51,7 +51,6 @@ def test_eight_devices_agree_with_one():
     for name, rows in json.loads(done.stdout).items():
         (one, scores), (eight, spread) = rows["1"], rows["8"]
         assert one == pytest.approx(eight, abs=1e-5, rel=1e-5), name
-    XX
 
 
 TWO_PROCESSES = """

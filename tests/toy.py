@@ -19,7 +19,7 @@ VARIANTS: dict[str, dict] = {
     "deep_svdd": {"name": "deep_svdd", **NETS},
     "deep_svdd-soft": {"name": "deep_svdd", "soft_boundary": True, "warmup_epochs": 2, "centre_epsilon": 0.1, **NETS},
     "mcdsvdd": {"name": "mcdsvdd", **NETS},
-    "mcdsvdd-weighted": {"name": "mcdsvdd", "balanced": False, **NETS},
+    "mcdsvdd-weighted": {"name": "mcdsvdd", **NETS},
     "dasvdd": {"name": "dasvdd", "learning_rate": 3e-3, **NETS},
     "dasvdd-published": {"name": "dasvdd", "loop": "published", "gamma_rule": "ratio_of_means", "gamma": 0.1, **NETS},
     "dasvdd-fixed": {"name": "dasvdd", "fixed_centre": True, "error": "sum", "gamma_runs": 2, **NETS},
@@ -51,7 +51,8 @@ def feed(name: str, batch_size: int = BATCH, rows: int = 600) -> Feed:
 
 def method(name: str, batches: Feed, epochs: int = EPOCHS) -> Method:
     """A variant, sized for a feed."""
-    plan = Plan(WIDTH, epochs * batches.steps_per_epoch, batches.steps_per_epoch, batches.steps_per_pass, CLASSES)
+    steps = (epochs * batches.steps_per_epoch, batches.steps_per_epoch, batches.steps_per_pass)
+    plan = Plan(WIDTH, *steps, num_classes=CLASSES, balanced=name == "mcdsvdd")
     return build(configure(VARIANTS[name]), plan)
 
 

@@ -92,6 +92,7 @@ def _plan(cases: Sequence[Case], feed: Feed, training: Training) -> Plan:
         steps_per_epoch=feed.steps_per_epoch,
         steps_per_pass=feed.steps_per_pass,
         num_classes=1 + max(int(case.y.max()) for case in cases),
+        balanced=training.balance,
     )
 
 

@@ -137,7 +137,8 @@ def _table_feed(arrays: dict[str, np.ndarray], settings: config.Run) -> Feed:
 def plan(feed: Feed, shape: tuple[int, ...], num_classes: int, settings: config.Run) -> Plan:
     """Sizes for the method's factory."""
     steps = settings.train.epochs * feed.steps_per_epoch
-    return Plan(int(np.prod(shape)), steps, feed.steps_per_epoch, feed.steps_per_pass, num_classes)
+    passes = (feed.steps_per_epoch, feed.steps_per_pass)
+    return Plan(int(np.prod(shape)), steps, *passes, num_classes=num_classes, balanced=settings.train.balance)
 
 
 def _report_unusable(source: data.Source, usable: np.ndarray, flags: np.ndarray) -> None:
@@ -167,7 +168,7 @@ def _stream(source: data.Source, roles: data.Roles, settings: config.Run) -> Pre
         raise DataError(
             "a streamed table cannot be drawn from by class",
             where="train.balance",
-            fix="set data.stream = false, or train.balance = false (for mcdsvdd, method.balanced = false as well)",
+            fix="set data.stream = false, or train.balance = false",
         )
 
     def part(table: data.Table) -> np.ndarray:

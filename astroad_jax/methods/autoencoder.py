@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import flax.linen as nn
 import jax
 import optax
+from pydantic import Field, PositiveInt
 
 from astroad_jax.config import Frozen
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, mean_squares, rows
@@ -30,16 +31,16 @@ class AutoencoderState(NamedTuple):
 class Dense(Frozen):
     """Hyper-parameters of a dense encoder-decoder pair; the decoder mirrors the encoder."""
 
-    hidden: tuple[int, ...] = (512, 256, 128)
-    latent: int = 64
+    hidden: tuple[PositiveInt, ...] = (512, 256, 128)
+    latent: PositiveInt = 64
     activation: Literal["leaky_relu", "relu", "tanh"] = "leaky_relu"
     code: Literal["none", "leaky_relu"] = "none"
     output: Literal["none", "tanh", "sigmoid", "leaky_relu"] = "tanh"
     norm: bool = True
     code_bias: bool = False
     weights: Init = "small"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
 
 
 class Config(Dense):

@@ -23,6 +23,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from pydantic import Field, PositiveInt
 
 from astroad_jax.methods.autoencoder import Dense, dense_pair
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, mean_squares, rows, squared_distance
@@ -61,20 +62,20 @@ class Config(Dense):
     """Section 4.3's hyper-parameters."""
 
     name: Literal["dasvdd"] = "dasvdd"
-    hidden: tuple[int, ...] = (1024, 256)
-    latent: int = 256
+    hidden: tuple[PositiveInt, ...] = (1024, 256)
+    latent: PositiveInt = 256
     code: Literal["none", "leaky_relu"] = "leaky_relu"
     output: Literal["none", "tanh", "sigmoid", "leaky_relu"] = "none"
     norm: bool = False
     code_bias: bool = True
     weights: Literal["torch", "lecun", "small"] = "torch"
-    weight_decay: float = 1e-7
-    kappa: float = 0.9
-    gamma: float | None = None
-    gamma_runs: int = 10
+    weight_decay: float = Field(1e-7, ge=0)
+    kappa: float = Field(0.9, gt=0, le=1)
+    gamma: float | None = Field(None, ge=0)
+    gamma_runs: int = Field(10, ge=1)
     gamma_rule: GammaRule = "mean_of_ratios"
-    centre_learning_rate: float = 1.0
-    centre_decay: float = 0.1
+    centre_learning_rate: float = Field(1.0, gt=0)
+    centre_decay: float = Field(0.1, ge=0)
     fixed_centre: bool = False
     error: Literal["mean", "sum"] = "mean"
     loop: Loop = "paper"

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from pydantic import Field
 
 from astroad_jax.methods import autoencoder
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, rows, squared_distance
@@ -43,11 +44,11 @@ class SVDDState(NamedTuple):
 class SVDD(autoencoder.Dense):
     """Hyper-parameters that both forms share."""
 
-    weight_decay: float = 0.5e-6
-    pretrain_epochs: int | None = None
-    pretrain_learning_rate: float = 1e-3
-    learning_rate: float = 5e-4
-    centre_epsilon: float = 0.0
+    weight_decay: float = Field(0.5e-6, ge=0)
+    pretrain_epochs: int | None = Field(None, ge=1)
+    pretrain_learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(5e-4, gt=0)
+    centre_epsilon: float = Field(0.0, ge=0)
 
 
 class Config(SVDD):
@@ -55,15 +56,14 @@ class Config(SVDD):
 
     name: Literal["deep_svdd"] = "deep_svdd"
     soft_boundary: bool = False
-    nu: float = 0.1
-    warmup_epochs: int = 10
+    nu: float = Field(0.1, gt=0, le=1)
+    warmup_epochs: int = Field(10, ge=0)
 
 
 class MultiClassConfig(SVDD):
     """Deep SVDD with one hypersphere per known class."""
 
     name: Literal["mcdsvdd"] = "mcdsvdd"
-    balanced: bool = True
 
 
 def centre_stage(encoder: nn.Module, *, num_classes: int, num_steps: int) -> Stage:
@@ -306,4 +306,4 @@ def build(config: Config, plan: Plan) -> Method:
 
 def build_multi_class(config: MultiClassConfig, plan: Plan) -> Method:
     """Multi-class Deep SVDD from its configuration."""
-    return mcdsvdd(**_parts(config, plan), num_classes=plan.num_classes, balanced=config.balanced)
+    return mcdsvdd(**_parts(config, plan), num_classes=plan.num_classes, balanced=plan.balanced)

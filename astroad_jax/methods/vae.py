@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from pydantic import Field
 
 from astroad_jax.methods.autoencoder import Dense, dense_pair
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, mean_squares, rows
@@ -31,9 +32,9 @@ class Config(Dense):
 
     name: Literal["vae"] = "vae"
     code_bias: bool = True
-    sigma: float = 1.0
-    beta: float = 1.0
-    samples: int = 10
+    sigma: float = Field(1.0, gt=0)
+    beta: float = Field(1.0, ge=0)
+    samples: int = Field(10, ge=1)
 
 
 def kl_to_standard_normal(mean: jax.Array, log_var: jax.Array) -> jax.Array:
