@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from astroad_jax import files
+from astroad_jax.engine import processes
 from astroad_jax.errors import CorruptError, DataError, MismatchError
 from astroad_jax.types import State
 
@@ -88,6 +89,8 @@ def score_catalog(
 ) -> Report:
     """Score partitions into a directory; those already there are left alone.
 
+    Several `jax.distributed` processes that make the same call share the partitions out among themselves.
+
     Parameters
     ----------
     scorer : (state, x, ids) -> dict of (N,) arrays
@@ -120,22 +123,36 @@ def score_catalog(
         raise DataError(
             "cannot write scores here", where=str(out), got=str(error), fix="choose another --out"
         ) from error
-    with files.lock(out):
-        book = _open_book(out, identity)
-        skipped = 0
-        for partition in _tracked(partitions, progress):
+    with processes.primary_only(lambda: files.lock(out)):
+        book = _open_book(out, identity) if processes.is_primary() else {}
+        book = processes.share([book])[0]
+        news: dict[str, dict[str, Any]] = {}
+        for partition in _tracked(processes.own_part(partitions), progress):
             if _is_done(out, book, partition):
-                skipped += 1
                 continue
-            book["partitions"].pop(partition.name, None)
-            book["quarantined"].pop(partition.name, None)
             try:
                 entry = _score_one(scorer, state, partition, out, identity, p_value)
-                book["partitions"][partition.name] = entry
+                news[partition.name] = {"partitions": entry}
             except DataError as error:
-                book["quarantined"][partition.name] = {"input": partition.path, "reason": str(error)}
+                news[partition.name] = {"quarantined": {"input": partition.path, "reason": str(error)}}
+            if processes.count() == 1:
+                _enter(book, {partition.name: news[partition.name]})
+                files.write_sealed(out / "manifest.json", book)
+        everyone = processes.share([news])
+        for part in everyone:
+            _enter(book, part)
+        if processes.is_primary():
             files.write_sealed(out / "manifest.json", book)
-        return _reconcile(out, book, skipped)
+        return _reconcile(out, book, len(partitions) - sum(map(len, everyone)))
+
+
+def _enter(book: dict[str, Any], news: dict[str, dict[str, Any]]) -> None:
+    """Note in the manifest what became of some partitions."""
+    for name, entry in news.items():
+        for shelf in ("partitions", "quarantined"):
+            book[shelf].pop(name, None)
+            if shelf in entry:
+                book[shelf][name] = entry[shelf]
 
 
 def _check_names(partitions: Iterable[Partition]) -> None:

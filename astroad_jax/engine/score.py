@@ -1,20 +1,22 @@
-"""The scoring path: one object's function, mapped over tiles of fixed size.
+"""The scoring path: one object's function, mapped over batches so that no object feels its neighbours.
 
-A matrix product over 64 rows and one over 7 round differently, so a score computed batch-wise depends on the batch. Here
-every object is scored inside a tile of the same fixed number of rows, whatever the batch; a batch is a number of tiles,
-run by one compiled loop whose length is an argument. Scores are then bit-identical for any batch size, row order, file
+A matrix product over 64 rows and one over 7 may add in another order, so a score computed batch-wise can depend on the
+batch in its last bits. Here that cannot be: every batch is padded to one of a few row counts (a ladder of powers of two),
+and a row count is used only after its program has given, on random rows, bit for bit what the program of `reference_rows`
+gives; one that does not is passed over for the next that does. The order in which a program adds does not depend on the
+numbers, so what holds on the random rows holds for all. Scores are then bit-identical for any batch size, row order, file
 split and padding on a given kind of device.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -23,11 +25,15 @@ from astroad_jax.engine import sharding
 from astroad_jax.types import Key, Method, State
 
 Scored = dict[str, np.ndarray]
+log = logging.getLogger(__name__)
 
 
-def tile_rows() -> int:
-    """Rows of a tile: few on CPU, where eight already fill the vector units; many on accelerators."""
-    return 8 if jax.default_backend() == "cpu" else 1024
+PROBES = 64  # random rows on which a row count must agree with the reference, at least
+
+
+def reference_rows() -> int:
+    """Row count whose program defines the scores: enough to keep the device busy, little enough for small tables."""
+    return 512 if jax.default_backend() == "cpu" else 4096
 
 
 def id_bits(ids: np.ndarray) -> np.ndarray:
@@ -55,23 +61,23 @@ def make_scorer(
     Parameters
     ----------
     batch_size : int
-        Rows per compiled call, rounded up to whole tiles on every device. Speed and memory depend on it; scores do not.
-    tile : int, optional
-        Rows per tile; scores of two tile sizes may differ in the last bit.
+        Most rows per compiled call. Speed and memory depend on it; scores do not.
+    mesh : Mesh, optional
+        Devices that share each batch; all of this process's where none is given.
 
     Returns
     -------
     (state, x, ids) -> dict of arrays
         `x` of shape ``(N, ...)``, any N; `ids` of shape ``(N,)``. Arrays of length N, ``score`` among them.
     """
-    return _mapper(lambda key, state, x: method.score(key, state, {"x": x}), seed, batch_size, mesh, tile)
+    return _mapper(lambda key, state, x: method.score(key, state, {"x": x}), seed, batch_size, mesh)
 
 
 def make_embedder(
-    method: Method, *, batch_size: int = 4096, mesh: Mesh | None = None, tile: int | None = None
+    method: Method, *, batch_size: int = 4096, mesh: Mesh | None = None
 ) -> Callable[[State, np.ndarray, np.ndarray], Scored]:
     """Compile a method's embedding for batches: as `make_scorer`, returning ``{"embedding": (N, D)}``."""
-    return _mapper(lambda key, state, x: {"embedding": method.embed(state, {"x": x})}, 0, batch_size, mesh, tile)
+    return _mapper(lambda key, state, x: {"embedding": method.embed(state, {"x": x})}, 0, batch_size, mesh)
 
 
 def make_reconstructor(
@@ -87,67 +93,140 @@ def make_reconstructor(
     def one(key: Key, state: State, x: jax.Array) -> dict[str, jax.Array]:
         return {"reconstruction": method.reconstruct(key, state, {"x": x})}
 
-    return _mapper(one, seed, batch_size, mesh, tile)
+    return _mapper(one, seed, batch_size, mesh)
 
 
-def _mapper(one: Callable, seed: int, batch_size: int, mesh: Mesh | None, tile: int | None) -> Callable:
+def _mapper(one: Callable, seed: int, batch_size: int, mesh: Mesh | None) -> Callable:
     mesh = mesh if mesh is not None else sharding.make_mesh(jax.local_devices())
-    tile = tile or tile_rows()
-    per_device = -(-batch_size // (tile * mesh.size))
-    run = _compiled(one, tile, per_device, mesh)
-    key = jax.random.key(seed)
+    ladder = _Ladder(_compiled(one, mesh), jax.random.key(seed), mesh.size, batch_size)
 
     def score(state: State, x: np.ndarray, ids: np.ndarray) -> Scored:
-        bits = id_bits(ids)
-        pending = [(run(key, state, *block), length) for block, length in _blocks(x, bits, tile, per_device, mesh.size)]
+        state, bits = _on_mesh(state, mesh), id_bits(ids)
+        pending = [(ladder(state, *block), length) for block, length in _blocks(x, bits, ladder.rows(state, x))]
         parts = [{name: np.asarray(v)[:length] for name, v in out.items()} for out, length in pending]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     return score
 
 
+def _on_mesh(state: State, mesh: Mesh) -> State:
+    """A state whole on every device of the mesh, moved there only where it is not."""
+    devices = set(mesh.devices.flat)
+
+    def there(leaf: Any) -> bool:
+        return isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices and leaf.is_fully_replicated
+
+    return state if all(map(there, jax.tree.leaves(state))) else sharding.place_whole(mesh, sharding.to_host(state))
+
+
 def _blocks(
-    x: np.ndarray, bits: np.ndarray, tile: int, per_device: int, devices: int
-) -> Iterator[tuple[tuple[np.ndarray, np.ndarray, np.int32], int]]:
-    """Cut rows into batches of one compiled shape; the last is padded, and says how many tiles are in use."""
-    rows = tile * per_device * devices
-    for start in range(0, max(len(x), 1), rows):
-        part, part_bits = x[start : start + rows], bits[start : start + rows]
-        missing = rows - len(part)
+    x: np.ndarray, bits: np.ndarray, rows: Callable[[int], int]
+) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], int]]:
+    """Cut a table into blocks of compiled row counts, the last one padded with zeros."""
+    start = 0
+    while start < max(len(x), 1):
+        size = rows(len(x) - start)
+        part, part_bits = x[start : start + size], bits[start : start + size]
+        length, missing = len(part), size - len(part)
         if missing:
             part = np.concatenate([part, np.zeros((missing, *x.shape[1:]), x.dtype)])
             part_bits = np.concatenate([part_bits, np.zeros((missing, 2), bits.dtype)])
-        used = -(-(rows - missing) // tile) if devices == 1 else per_device
-        yield (part, part_bits, np.int32(max(used, 1))), rows - missing
+        yield (part, part_bits), length
+        start += size
 
 
-def _compiled(one: Callable, tile: int, per_device: int, mesh: Mesh) -> Callable:
-    """The loop over a device's tiles, the same program on every device."""
+class _Ladder:
+    """The row counts a scoring function is compiled for, and which of them may be used.
 
-    def one_tile(key: Key, state: State, x: jax.Array, bits: jax.Array) -> dict[str, jax.Array]:
+    Parameters
+    ----------
+    run : (key, state, x, bits) -> dict
+        The jitted function; compiles once per row count.
+    devices : int
+        Every device takes an equal part of a block, so row counts are multiples of this.
+    most : int
+        Rows of the largest block, unless the reference is larger.
+    """
+
+    def __init__(self, run: Callable, key: Key, devices: int, most: int):
+        self.run, self.key, self.devices = run, key, devices
+        self.reference = reference_rows() * devices
+        self.most = max(self.reference, _power(-(-most // devices)) * devices)
+        self.agrees: dict[tuple, bool] = {}
+        self.expected: dict[tuple, dict[str, np.ndarray]] = {}
+
+    def __call__(self, state: State, x: np.ndarray, bits: np.ndarray) -> dict[str, jax.Array]:
+        return self.run(self.key, state, x, bits)
+
+    def rows(self, state: State, x: np.ndarray) -> Callable[[int], int]:
+        """Row count of the block for what is left of a table."""
+
+        def choose(left: int) -> int:
+            size = min(_power(-(-left // self.devices)) * self.devices, self.most)
+            while not self._usable(state, x, size):
+                # Small sizes grow to the reference; sizes above it fall back on it.
+                size = size * 2 if size < self.reference else self.reference
+            return size
+
+        return choose
+
+    def _usable(self, state: State, x: np.ndarray, size: int) -> bool:
+        if size == self.reference:
+            return True
+        kind = (x.shape[1:], x.dtype.str)
+        if (*kind, size) not in self.agrees:
+            self.agrees[*kind, size] = self._compare(state, kind, size)
+        return self.agrees[*kind, size]
+
+    def _compare(self, state: State, kind: tuple, size: int) -> bool:
+        """Whether a row count gives the reference's bits on random rows."""
+        rng = np.random.default_rng(0)
+        x = rng.uniform(-1, 1, (self.reference, *kind[0])).astype(kind[1])
+        bits = rng.integers(0, 2**32, (self.reference, 2), dtype=np.uint32)
+        if kind not in self.expected:
+            self.expected[kind] = jax.device_get(self(state, x, bits))
+        starts = range(0, min(max(PROBES, size), self.reference), size)
+        where = [(np.arange(start, start + size) % self.reference) for start in starts]
+        return all(_same(self(state, x[rows], bits[rows]), self.expected[kind], rows) for rows in where)
+
+
+def _same(found: dict[str, jax.Array], expected: dict[str, np.ndarray], rows: np.ndarray) -> bool:
+    return all(np.asarray(found[name]).tobytes() == values[rows].tobytes() for name, values in expected.items())
+
+
+def _power(number: int) -> int:
+    """Smallest power of two that is no less."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def _compiled(one: Callable, mesh: Mesh) -> Callable:
+    """Map a one-object function over rows, the same program on every device."""
+
+    def many(key: Key, state: State, x: jax.Array, bits: jax.Array) -> dict[str, jax.Array]:
         keys = jax.vmap(lambda b: jax.random.fold_in(jax.random.fold_in(key, b[0]), b[1]))(bits)
         return jax.vmap(partial(one), in_axes=(0, None, 0))(keys, state, x)
 
-    def device(key: Key, state: State, x: jax.Array, bits: jax.Array, used: jax.Array) -> Any:
-        x = x.reshape(per_device, tile, *x.shape[1:])
-        bits = bits.reshape(per_device, tile, 2)
-        shapes = jax.eval_shape(one_tile, key, state, x[0], bits[0])
-        buffers = jax.tree.map(lambda s: jnp.zeros((per_device, *s.shape), s.dtype), shapes)
-
-        def body(i: jax.Array, out: Any) -> Any:
-            new = one_tile(key, state, x[i], bits[i])
-            return jax.tree.map(lambda buffer, value: buffer.at[i].set(value), out, new)
-
-        out = jax.lax.fori_loop(0, used, body, buffers)
-        return jax.tree.map(lambda value: value.reshape(per_device * tile, *value.shape[2:]), out)
-
+    options = _compiler_options()
     if mesh.size == 1:
-        return jax.jit(device)
-    split = jax.shard_map(
-        device,
-        mesh=mesh,
-        in_specs=(P(), P(), P("data"), P("data"), P()),
-        out_specs=P("data"),
-        check_vma=False,
-    )
-    return jax.jit(split)
+        return jax.jit(many, compiler_options=options)
+    specs = (P(), P(), P("data"), P("data"))
+    split = jax.shard_map(many, mesh=mesh, in_specs=specs, out_specs=P("data"), check_vma=False)
+    return jax.jit(split, compiler_options=options)
+
+
+@cache
+def _compiler_options() -> dict[str, str] | None:
+    """On CPU, matrix products whose order of summation is the same for most row counts, where this XLA has the choice.
+
+    It only decides how many row counts pass the comparison, hence the speed of small batches; the comparison itself, and
+    so the scores' independence, does not rest on it.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=options)(np.float32(0))
+    except Exception as error:  # an unknown option's error is XLA's own, and has had several types
+        log.debug("no %s in this XLA: %s", options, error)
+        return None
+    return options
