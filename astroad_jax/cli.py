@@ -47,9 +47,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")] = False,
 ) -> None:
     del version
 
@@ -165,10 +163,7 @@ def score(
         from astroad_jax.app import bundle, scoring
 
         report = scoring.score(bundle.load(run), inputs, out, progress=True)
-        print(
-            f"rows {report.rows}  scored {report.scored}  null {report.null}  "
-            f"quarantined {len(report.quarantined)} files"
-        )
+        print(f"rows {report.rows}  scored {report.scored}  null {report.null}  quarantined {len(report.quarantined)} files")
         for name, reason in report.quarantined.items():
             print(f"quarantined {name}: {reason}", file=sys.stderr)
         raise typer.Exit(EXIT_QUARANTINED if report.quarantined else EXIT_OK)
@@ -222,8 +217,7 @@ def _show_table(found: dict[str, Any]) -> None:
     print(f"{found['path']}: {found['format']}, {found['rows']} rows, {len(found['columns'])} features")
     print("  ".join(f"{name}: {roles[name] or '-'}" for name in ("id", "ra", "dec", "label")))
     print(
-        f"complete rows {found['complete_rows']}  empty rows {found['empty_rows']}  "
-        f"duplicate ids {found['duplicate_ids']}"
+        f"complete rows {found['complete_rows']}  empty rows {found['empty_rows']}  duplicate ids {found['duplicate_ids']}"
     )
     if found["labels"]:
         print("labels: " + ", ".join(f"{name or '(none)'} {count}" for name, count in found["labels"].items()))

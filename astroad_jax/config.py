@@ -39,9 +39,7 @@ class Data(Frozen):
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of every class held out for evaluation")
     calibration_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training rows kept for p-values")
     stream: bool = Field(False, description="read the file anew every epoch instead of holding it in memory")
-    shuffle_rows: int = Field(
-        100_000, ge=1, description="rows held for shuffling, and for fitting scales, when streaming"
-    )
+    shuffle_rows: int = Field(100_000, ge=1, description="rows held for shuffling, and for fitting scales, when streaming")
 
 
 class Preprocess(Frozen):

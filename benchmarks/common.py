@@ -45,9 +45,7 @@ class Spread(NamedTuple):
     iqr: float
 
 
-def arguments(
-    name: str, doc: str, model: type[M], smoke: dict[str, Any], argv: Sequence[str] | None = None
-) -> Arguments:
+def arguments(name: str, doc: str, model: type[M], smoke: dict[str, Any], argv: Sequence[str] | None = None) -> Arguments:
     """Read ``[--smoke] [--json FILE] [key=value ...]``; settings given win over those of ``--smoke``."""
     parser = argparse.ArgumentParser(
         f"python -m benchmarks.{name}", description=doc, formatter_class=argparse.RawTextHelpFormatter
@@ -66,9 +64,7 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(float(middle), float(high - low))
 
 
-def interleaved(
-    calls: Mapping[str, Callable[[], Any]], repeats: int, min_seconds: float = 0.0
-) -> dict[str, list[float]]:
+def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int, min_seconds: float = 0.0) -> dict[str, list[float]]:
     """Seconds per call of each, taken in turn: what slows the machine for a while slows all of them.
 
     Parameters
@@ -216,9 +212,7 @@ def with_devices(name: str, count: int, settings: Sequence[str]) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows.json"
         command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(out), *settings]
-        done = subprocess.run(
-            command, env=env, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=env, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"no rows for {count} devices: {done.stderr.strip().splitlines()[-1:]}")
             return []

@@ -29,9 +29,7 @@ class Arguments(NamedTuple):
     smoke: bool
 
 
-def arguments(
-    name: str, doc: str, model: type[M], smoke: dict[str, Any], argv: Sequence[str] | None = None
-) -> Arguments:
+def arguments(name: str, doc: str, model: type[M], smoke: dict[str, Any], argv: Sequence[str] | None = None) -> Arguments:
     """Read ``[--data DIR] [--out DIR] [--smoke] [key=value ...]``.
 
     Parameters
@@ -184,9 +182,7 @@ def table(rows: list[Row]) -> str:
     head = ["dataset", "case", "method", "metric", "mean", "std", "runs", "paper"]
     body = [[_cell(line[key]) for key in head] for line in rows]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in [head, *body]
-    )
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in [head, *body])
 
 
 def _cell(value: Any) -> str:

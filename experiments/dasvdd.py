@@ -221,9 +221,7 @@ def summary(settings: Settings, results: common.Results) -> list[common.Row]:
             means.append(np.mean(values))
             rows.append(common.row(settings.dataset, name, label, "auroc", values, _published(settings, label, name)))
         if len(names) > 1:
-            rows.append(
-                common.row(settings.dataset, "mean", label, "auroc", means, _published(settings, label, "mean"))
-            )
+            rows.append(common.row(settings.dataset, "mean", label, "auroc", means, _published(settings, label, "mean")))
     return rows
 
 

@@ -132,9 +132,7 @@ def _case(settings: Settings, held: Labelled, hidden: str, seed: int, fold: int,
     return Case(f"{hidden}/{fold}", seed, x_train, y[train], x_test, positive, x_valid, y[valid])
 
 
-def second_test_set(
-    inlier: np.ndarray, test: np.ndarray, spare: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def second_test_set(inlier: np.ndarray, test: np.ndarray, spare: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """TS2: the test inliers and outliers from test and training parts, exactly 10 % of them outliers.
 
     Returns

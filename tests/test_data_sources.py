@@ -236,9 +236,7 @@ class TestParquet:
         import pyarrow.parquet as pq
 
         path, x = tmp_path / "t.parquet", np.random.default_rng(0).normal(size=2000)
-        pq.write_table(
-            pa.table({"x": x}), path, write_page_checksum=True, compression=compression, use_dictionary=False
-        )
+        pq.write_table(pa.table({"x": x}), path, write_page_checksum=True, compression=compression, use_dictionary=False)
         data = path.read_bytes()
         for position in range(1000, len(data) - 2000, 1500):
             path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])

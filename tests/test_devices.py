@@ -84,8 +84,7 @@ def test_two_processes_train_one_model(tmp_path):
     pq.write_table(pa.table(columns), table)
     port = free_port()
     cluster = [
-        environment(ASTROAD_COORDINATOR=f"127.0.0.1:{port}", ASTROAD_PROCESSES="2", ASTROAD_PROCESS=str(i))
-        for i in range(2)
+        environment(ASTROAD_COORDINATOR=f"127.0.0.1:{port}", ASTROAD_PROCESSES="2", ASTROAD_PROCESS=str(i)) for i in range(2)
     ]
     running = [
         subprocess.Popen(
@@ -101,8 +100,7 @@ def test_two_processes_train_one_model(tmp_path):
     )
     assert alone.returncode == 0, alone.stderr[-3000:]
     rows = [
-        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-        for run in ("one", "two")
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()] for run in ("one", "two")
     ]
     assert len(rows[0]) == len(rows[1])
     for one, two in zip(*rows):

@@ -29,9 +29,7 @@ def test_masked_mean_is_the_mean_of_real_rows():
 
 def test_mean_squares_and_distance():
     y = RNG.normal(size=(10, 2, 3)).astype(np.float32)
-    np.testing.assert_allclose(
-        losses.mean_squares(X.reshape(10, 2, 3), y), ((X - y.reshape(10, 6)) ** 2).mean(1), rtol=1e-6
-    )
+    np.testing.assert_allclose(losses.mean_squares(X.reshape(10, 2, 3), y), ((X - y.reshape(10, 6)) ** 2).mean(1), rtol=1e-6)
     np.testing.assert_allclose(losses.squared_distance(X, np.ones(6, np.float32)), ((X - 1) ** 2).sum(1), rtol=1e-6)
 
 
@@ -116,12 +114,8 @@ def test_gamma_is_equation_6():
     radius = (z**2).sum(1)
     np.testing.assert_allclose(state.ratio[-1] / state.count[-1], (error / radius).mean(), rtol=1e-4)
     np.testing.assert_allclose(state.error[-1] / state.radius[-1], error.mean() / radius.mean(), rtol=1e-4)
-    np.testing.assert_allclose(
-        dasvdd.gamma_from(state, "mean_of_ratios"), np.mean(state.ratio / state.count), rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        dasvdd.gamma_from(state, "ratio_of_means"), np.mean(state.error / state.radius), rtol=1e-6
-    )
+    np.testing.assert_allclose(dasvdd.gamma_from(state, "mean_of_ratios"), np.mean(state.ratio / state.count), rtol=1e-6)
+    np.testing.assert_allclose(dasvdd.gamma_from(state, "ratio_of_means"), np.mean(state.error / state.radius), rtol=1e-6)
 
 
 @pytest.mark.parametrize("loop", ["paper", "published"])

@@ -32,9 +32,7 @@ def data(tmp_path_factory):
     (root / "images").mkdir()
     y = np.arange(90) % 3
     images = (rng.random((90, 4, 4)) * 60 + 60 * y[:, None, None]).astype(np.uint8)
-    np.savez(
-        root / "images" / "mnist_small.npz", x_train=images[:60], y_train=y[:60], x_test=images[60:], y_test=y[60:]
-    )
+    np.savez(root / "images" / "mnist_small.npz", x_train=images[:60], y_train=y[:60], x_test=images[60:], y_test=y[60:])
     features = rng.normal(size=(160, 6)).astype(np.float32) + 2.0 * (np.arange(160) % 4)[:, None]
     features[::11, 2] = np.nan
     np.savez(root / "stars.npz", x=features, y=np.array(["a", "b", "c", "d"])[np.arange(160) % 4])

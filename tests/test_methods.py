@@ -142,9 +142,7 @@ def test_resumed_run_equals_unbroken_run(trained, tmp_path):
 
     batches = toy.feed(name)
     options = {"seed": 3, "log_every": batches.steps_per_epoch, "steps_per_call": 5}
-    unbroken = fit(
-        made, batches, checkpoint_every=11 * batches.steps_per_epoch, hooks=Hooks(on_checkpoint=keep), **options
-    )
+    unbroken = fit(made, batches, checkpoint_every=11 * batches.steps_per_epoch, hooks=Hooks(on_checkpoint=keep), **options)
     assert checkpoint.digest(unbroken.state) == checkpoint.digest(fitted.state)  # calls of another length
     total = sorted(saved)[-2]
     stage, step = saved[total]

@@ -27,9 +27,7 @@ def test_like_sklearn(seed: int, ties: bool):
     expected = sk.average_precision_score(positive, scores)
     assert metrics.average_precision(scores, positive) == pytest.approx(expected, abs=1e-12)
     assert metrics.f1(scores, positive, 0.7) == pytest.approx(sk.f1_score(positive, scores > 0.7), abs=1e-12)
-    for ours, theirs in zip(
-        metrics.roc_curve(scores, positive), sk.roc_curve(positive, scores, drop_intermediate=False)
-    ):
+    for ours, theirs in zip(metrics.roc_curve(scores, positive), sk.roc_curve(positive, scores, drop_intermediate=False)):
         np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 

@@ -88,17 +88,13 @@ def load_schema(run: Path) -> Schema:
     """
     path = run / "model.json"
     if not path.exists():
-        raise DataError(
-            "no trained model here", where=str(run), expected="a run directory", fix="astroad train makes one"
-        )
+        raise DataError("no trained model here", where=str(run), expected="a run directory", fix="astroad train makes one")
     note = files.read_sealed(path)
     try:
         plan = Plan(**note["plan"])
         return Schema(tuple(note["features"]), tuple(note["shape"]), tuple(note["classes"]), plan)
     except (KeyError, TypeError) as error:
-        raise CorruptError(
-            "a file of this run is damaged", where=str(path), got=repr(error), fix="train again"
-        ) from error
+        raise CorruptError("a file of this run is damaged", where=str(path), got=repr(error), fix="train again") from error
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
@@ -113,13 +109,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as held:
             return {name: held[name] for name in held.files}
     except FileNotFoundError as error:
-        raise DataError(
-            "a file of this run is missing", where=str(path), fix="train again: the command resumes"
-        ) from error
+        raise DataError("a file of this run is missing", where=str(path), fix="train again: the command resumes") from error
     except Exception as error:  # zipfile, numpy and zlib each have their own
-        raise CorruptError(
-            "a file of this run is damaged", where=str(path), got=str(error), fix="train again"
-        ) from error
+        raise CorruptError("a file of this run is damaged", where=str(path), got=str(error), fix="train again") from error
 
 
 def example_batch(schema: Schema, batch_size: int) -> dict[str, np.ndarray]:

@@ -17,9 +17,7 @@ DUPLICATE_ID = 16
 FLAG_NAMES = {**features.FLAG_NAMES, DUPLICATE_ID: "duplicate id", catalog.BAD_SCORE: "score not finite"}
 
 
-def score(
-    model: Bundle, sources: Sequence[data.Source | str | Path], out: Path, progress: bool = False
-) -> catalog.Report:
+def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path, progress: bool = False) -> catalog.Report:
     """Score tables into `out`, one Parquet file a table.
 
     A table that cannot be read, or that lacks a column the model needs, is quarantined with its reason. Rows whose id

@@ -131,6 +131,4 @@ def _check_file(path: str) -> None:
     if not file.exists():
         raise DataError("no such file", where=path, expected="a file", got="nothing", fix="check the path")
     if file.stat().st_size == 0:
-        raise DataError(
-            "this file is empty", where=path, expected="a table", got="0 bytes", fix="fetch or write it again"
-        )
+        raise DataError("this file is empty", where=path, expected="a table", got="0 bytes", fix="fetch or write it again")

@@ -32,9 +32,7 @@ def open_parquet(path: str) -> Source:
         names = select(known, columns, path)
         with reading(path, "Parquet"), _open(path) as file:
             for batch in file.iter_batches(batch_size=rows, columns=names):
-                yield {
-                    name: arrow.to_numpy(batch.column(name), known[name], f"{path}, column {name!r}") for name in names
-                }
+                yield {name: arrow.to_numpy(batch.column(name), known[name], f"{path}, column {name!r}") for name in names}
 
     return Source(partition_name(path, ".parquet"), path, "parquet", known, num_rows, chunks)
 

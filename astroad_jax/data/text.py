@@ -92,9 +92,7 @@ def _header(path: str) -> list[str]:
         names = list(stream.schema.names)
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated or "" in names:
-        raise DataError(
-            "column names must be unique and not empty", where=path, got=repeated or names, fix="rename them"
-        )
+        raise DataError("column names must be unique and not empty", where=path, got=repeated or names, fix="rename them")
     return names
 
 

@@ -120,9 +120,7 @@ def score_catalog(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(
-            "cannot write scores here", where=str(out), got=str(error), fix="choose another --out"
-        ) from error
+        raise DataError("cannot write scores here", where=str(out), got=str(error), fix="choose another --out") from error
     with processes.primary_only(lambda: files.lock(out)):
         book = _open_book(out, identity) if processes.is_primary() else {}
         book = processes.share([book])[0]
@@ -281,9 +279,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-        raise CorruptError(
-            "a score file is missing or damaged", where=str(path), got=str(error), fix=RESCORE
-        ) from error
+        raise CorruptError("a score file is missing or damaged", where=str(path), got=str(error), fix=RESCORE) from error
 
 
 def _tracked(partitions: Sequence[Partition], progress: bool) -> Iterable[Partition]:

@@ -213,9 +213,7 @@ def _abstract(run: _Run, stage: Stage, key: Key, example: Batch, previous: State
     """Shapes, types and shardings of a stage's state, before any of it is allocated."""
     shapes = jax.eval_shape(stage.init, key, example, previous)
     places = sharding.state_shardings(run.mesh, shapes, run.rules)
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
-    )
+    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places)
 
 
 def _checkpoint_due(run: _Run, step: int, num_steps: int) -> bool:

@@ -214,9 +214,7 @@ def _move_centre(joint: Joint, state: DASVDDState, x: jax.Array, mask: jax.Array
     moved = state._replace(centre=centre, centre_opt=opt, centre_gradient=gradient)
     any_rows = mask.sum() > 0  # an epoch's padded last batch may leave the centre's part empty
     parts = ("centre", "centre_opt", "centre_gradient")
-    held = {
-        part: jax.tree.map(partial(jnp.where, any_rows), getattr(moved, part), getattr(state, part)) for part in parts
-    }
+    held = {part: jax.tree.map(partial(jnp.where, any_rows), getattr(moved, part), getattr(state, part)) for part in parts}
     return state._replace(**held)
 
 

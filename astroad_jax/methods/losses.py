@@ -40,9 +40,7 @@ def adam_l2(learning_rate: optax.ScalarOrSchedule, weight_decay: float) -> optax
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
 
 
-def descend(
-    tx: optax.GradientTransformation, gradient: Any, opt: optax.OptState, params: Any
-) -> tuple[Any, optax.OptState]:
+def descend(tx: optax.GradientTransformation, gradient: Any, opt: optax.OptState, params: Any) -> tuple[Any, optax.OptState]:
     """One optimiser step: new parameters and new optimiser state."""
     updates, opt = tx.update(gradient, opt, params)
     return optax.apply_updates(params, updates), opt
