@@ -161,8 +161,12 @@ def score(
     """Score tables to Parquet, one file each; files already scored are left alone."""
     with _errors(debug):
         from astroad_jax.app import bundle, scoring
+        from astroad_jax.app.launch import is_primary, join_cluster
 
-        report = scoring.score(bundle.load(run), inputs, out, progress=True)
+        join_cluster()
+        report = scoring.score(bundle.load(run), inputs, out, progress=is_primary())
+        if not is_primary():
+            return
         print(f"rows {report.rows}  scored {report.scored}  null {report.null}  quarantined {len(report.quarantined)} files")
         for name, reason in report.quarantined.items():
             print(f"quarantined {name}: {reason}", file=sys.stderr)

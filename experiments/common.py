@@ -121,7 +121,7 @@ def _from_tfds(name: str, data: Path | None) -> Dataset:
                 got=str(error),
                 fix=f"give --data DIR, or run: python -c \"import tensorflow_datasets as t; t.load('{name}')\"",
             ) from error
-        columns = [chunk for chunk in source.chunks()]
+        columns = list(source.chunks())
         label = next(key for key in source.columns if key == "label")
         image = next(key for key in source.columns if source.columns[key].shape)
         parts += [np.concatenate([c[image] for c in columns]), np.concatenate([c[label] for c in columns])]

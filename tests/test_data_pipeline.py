@@ -8,7 +8,6 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from data_files import sky, write
 
 from astroad_jax import sampling
 from astroad_jax.config import Data
@@ -16,6 +15,7 @@ from astroad_jax.data import find_roles, memory, open_source, read_table
 from astroad_jax.data.pipeline import prefetch_to_device, stream_feed, table_feed
 from astroad_jax.data.splits import by_id_hash
 from astroad_jax.errors import DataError
+from tests.data_files import sky, write
 
 X = np.arange(46.0, dtype=np.float32).reshape(23, 2)
 Y = (np.arange(23) % 4 == 0).astype(np.int32)

@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from data_files import BIG, FORMATS, NUM_ROWS, cut, garble, sky, write
 
 from astroad_jax.data import memory, open_source, partition_of
 from astroad_jax.data.source import TEXT, UNREADABLE, Column, native, partition_name
 from astroad_jax.errors import DataError
+from tests.data_files import BIG, FORMATS, NUM_ROWS, cut, garble, sky, write
 
 ARRAY_FORMATS = ("parquet", "fits", "fits.gz", "hdf5", "npz", "ecsv")
 

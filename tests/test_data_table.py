@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from data_files import BIG, FORMATS, sky, write
 
 from astroad_jax.config import Data
 from astroad_jax.data import check_ids, find_roles, memory, open_source, read_table, stream_tables
 from astroad_jax.data.table import as_labels
 from astroad_jax.errors import DataError
+from tests.data_files import BIG, FORMATS, sky, write
 
 FEATURES = ("period", "amplitude", "num_obs")
 

@@ -51,6 +51,7 @@ def test_eight_devices_agree_with_one():
     for name, rows in json.loads(done.stdout).items():
         (one, scores), (eight, spread) = rows["1"], rows["8"]
         assert one == pytest.approx(eight, abs=1e-5, rel=1e-5), name
+        assert scores == pytest.approx(spread, abs=1e-3, rel=1e-2), name  # 30 steps of Adam apart, by rounding
 
 
 TWO_PROCESSES = """
@@ -72,6 +73,17 @@ def train_command(table, out) -> list[str]:
     return [sys.executable, "-c", TWO_PROCESSES, "train", *settings, "--data", str(table), "--out", str(out)]
 
 
+def cluster(command, out) -> None:
+    """Run one command in two processes that know of each other."""
+    port = str(free_port())
+    names = {"ASTROAD_COORDINATOR": f"127.0.0.1:{port}", "ASTROAD_PROCESSES": "2"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command(out), env=environment(**names, ASTROAD_PROCESS=str(i)), **pipes) for i in range(2)]
+    for process in running:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
     import pyarrow as pa
@@ -82,23 +94,16 @@ def test_two_processes_train_one_model(tmp_path):
     columns = {name: values for name, values in mock.survey(400).items() if name != "kind"}
     table = tmp_path / "survey.parquet"
     pq.write_table(pa.table(columns), table)
-    port = free_port()
-    cluster = [
-        environment(ASTROAD_COORDINATOR=f"127.0.0.1:{port}", ASTROAD_PROCESSES="2", ASTROAD_PROCESS=str(i)) for i in range(2)
-    ]
-    running = [
-        subprocess.Popen(
-            train_command(table, tmp_path / "two"), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for env in cluster
-    ]
-    for process in running:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors[-3000:]
+    cluster(lambda out: train_command(table, out), tmp_path / "two")
     alone = subprocess.run(
         train_command(table, tmp_path / "one"), env=environment(), capture_output=True, text=True, check=False
     )
     assert alone.returncode == 0, alone.stderr[-3000:]
+    compare_metrics(tmp_path)
+    score_together(tmp_path, table)
+
+
+def compare_metrics(tmp_path) -> None:
     rows = [
         [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()] for run in ("one", "two")
     ]
@@ -107,3 +112,22 @@ def test_two_processes_train_one_model(tmp_path):
         assert one.keys() == two.keys()
         if "loss" in one:
             assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
+
+
+def score_together(tmp_path, table) -> None:
+    """Two processes share three files out; what they write equals one process's, byte for byte."""
+    inputs = []
+    for name in ("a", "b", "c"):
+        inputs.append(tmp_path / f"{name}.parquet")
+        inputs[-1].write_bytes(table.read_bytes())
+    command = [sys.executable, "-c", TWO_PROCESSES, "score", str(tmp_path / "one"), *map(str, inputs)]
+    cluster(lambda out: [*command, "--out", str(out)], tmp_path / "scores-two")
+    alone = subprocess.run(
+        [*command, "--out", str(tmp_path / "scores-one")], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert alone.returncode == 0, alone.stderr[-3000:]
+    for name in ("a", "b", "c"):
+        one, two = ((tmp_path / f"scores-{n}" / f"{name}.parquet").read_bytes() for n in ("one", "two"))
+        assert one == two
+    books = [json.loads((tmp_path / f"scores-{n}" / "manifest.json").read_text()) for n in ("one", "two")]
+    assert books[0]["partitions"].keys() == books[1]["partitions"].keys() == {"a", "b", "c"}

@@ -42,6 +42,6 @@ def join_cluster() -> None:
 
 def is_primary() -> bool:
     """Whether this process speaks for all."""
-    import jax
+    from astroad_jax.engine import processes
 
-    return jax.process_index() == 0
+    return processes.is_primary()

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from astroad_jax import files
-from astroad_jax.engine import sharding
+from astroad_jax.engine import processes, sharding
 from astroad_jax.errors import CorruptError, StorageError
 
 FORMAT = 1
@@ -63,7 +63,7 @@ def save(directory: Path, position: Position, total_step: int, state: Any, keep:
     """
     final = Path(directory).absolute() / f"step_{total_step:09d}"
     tmp = final.with_name(f".{final.name}.tmp")
-    primary = jax.process_index() == 0
+    primary = processes.is_primary()
     note = {
         "format": FORMAT,
         "position": position._asdict(),
@@ -76,12 +76,12 @@ def save(directory: Path, position: Position, total_step: int, state: Any, keep:
             for torn in final.parent.glob(".step_*.tmp"):
                 shutil.rmtree(torn)
             tmp.mkdir(parents=True)
-        _barrier("checkpoint-begin")
+        processes.barrier("checkpoint-begin")
         _save_arrays(tmp / "arrays", state)
         if primary:
             _seal(tmp, note, final)
             _prune(final, keep)
-    _barrier("checkpoint-end")
+    processes.barrier("checkpoint-end")
     return final
 
 
@@ -136,13 +136,6 @@ def _sync_tree(root: Path) -> None:
         else:
             with open(path, "rb") as stream:
                 os.fsync(stream.fileno())
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
 
 
 def check(path: Path) -> dict[str, Any]:

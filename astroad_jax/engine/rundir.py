@@ -24,7 +24,7 @@ from typing import Any
 import jax
 
 from astroad_jax import config, files
-from astroad_jax.engine import checkpoint
+from astroad_jax.engine import checkpoint, processes
 from astroad_jax.engine.train import Hooks, Row, Saved
 from astroad_jax.errors import CorruptError, DataError, MismatchError
 from astroad_jax.types import Batch, Feed, Method, State
@@ -49,21 +49,16 @@ def open_run(directory: Path, settings: config.Run, feed: Feed, keep: int = 3) -
         The directory cannot be written.
     """
     directory = Path(directory)
-    primary = jax.process_index() == 0
+    primary = processes.is_primary()
     if primary:
         _make(directory)
-    with files.lock(directory) if primary else _nothing(), _signals() as stop:
+    with processes.primary_only(lambda: files.lock(directory)), _signals() as stop:
         if primary:
             _claim(directory, settings, feed)
         found = checkpoint.newest(directory / "checkpoints")
         if primary:
             _truncate(directory / "metrics.jsonl", found[1]["total_step"] if found else 0)
         yield _hooks(directory, found, keep, stop, primary)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _make(directory: Path) -> None:

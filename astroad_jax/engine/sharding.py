@@ -104,7 +104,7 @@ def to_host(state: Any) -> Any:
     """A state as NumPy arrays, whole on every process."""
 
     def whole(leaf: jax.Array) -> np.ndarray:
-        if leaf.is_fully_addressable or leaf.is_fully_replicated:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
             return np.asarray(leaf)
         from jax.experimental import multihost_utils
 
