@@ -45,7 +45,8 @@ def trained(request) -> Trained:
 def test_method_contract(trained):
     _, made, _, _ = trained
     assert isinstance(made, Method)
-    assert made.stages and all(isinstance(stage, Stage) for stage in made.stages)
+    assert made.stages
+    assert all(isinstance(stage, Stage) for stage in made.stages)
     assert len({stage.name for stage in made.stages}) == len(made.stages)
     assert all(stage.num_steps > 0 for stage in made.stages)
 
