@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
@@ -53,7 +54,7 @@ def test_eight_devices_agree_with_one():
         assert one[0] == pytest.approx(eight[0], abs=1e-5), name
         # from there on Adam carries the rounding of the sums over devices along
         assert one == pytest.approx(eight, rel=5e-2), name
-        assert scores == pytest.approx(spread, abs=1e-3, rel=1e-2), name  # 30 steps of Adam apart, by rounding
+        np.testing.assert_allclose(scores, spread, atol=0.1 * np.ptp(spread), err_msg=name)
 
 
 TWO_PROCESSES = """
