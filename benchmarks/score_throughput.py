@@ -2,8 +2,8 @@
 
     python -m benchmarks.score_throughput [--smoke] [--json FILE] [key=value ...]
 
-Ours is `engine.score.make_scorer` with its defaults: every object in a tile of fixed size, so that its score does not
-depend on the batch. The peer scores the batch as it comes, in evaluation mode without gradients. Placing the input on
+Ours is `engine.score.make_scorer` with its defaults: row counts whose programs agree to the bit, so that no score
+depends on the batch. The peer scores the batch as it comes, in evaluation mode without gradients. Placing the input on
 the device and fetching the scores are part of both. The floor is the time that the networks' multiplications would take
 at the rate of a large matrix product on the same machine.
 

@@ -1,0 +1,73 @@
+"""The scoring path's own parts: ids, row counts, placing."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from astroad_jax.engine import score
+from tests import toy
+
+
+def test_integers_are_their_own_bits_and_strings_hash():
+    ids = np.array([0, 1, -1, 2**62 + 1], np.int64)
+    bits = score.id_bits(ids)
+    np.testing.assert_array_equal(bits.astype(np.uint64) @ np.array([1, 2**32], np.uint64), ids.astype(np.uint64))
+    names = score.id_bits(np.array(["007", "07", "7"]))
+    assert names.shape == (3, 2)
+    assert len(np.unique(names, axis=0)) == 3
+    np.testing.assert_array_equal(score.id_bits(np.array(["007"], "U30"))[0], names[0])
+
+
+def ladder(wrong: set[int], most: int = 4096) -> score._Ladder:
+    """Row counts of a function whose last bits are off for some of them."""
+
+    def run(key, state, x, bits):
+        del key, state, bits
+        return {"score": x.sum(1) + (np.float32(1e-3) if len(x) in wrong else np.float32(0))}
+
+    return score._Ladder(run, jax.random.key(0), 1, most)
+
+
+@pytest.mark.parametrize(
+    ("left", "wrong", "chosen"),
+    [
+        (1, set(), 1),
+        (5, set(), 8),
+        (300, set(), 512),
+        (4000, set(), 4096),
+        (100_000, set(), 4096),
+        (1, {1, 2, 4}, 8),
+        (5, {8, 16, 32, 64, 128, 256}, 512),
+        (4000, {4096}, 512),
+        (700, {1024}, 512),
+    ],
+)
+def test_a_row_count_that_disagrees_is_passed_over(left, wrong, chosen):
+    x = np.zeros((1, 3), np.float32)
+    assert ladder(wrong).rows(None, x)(left) == chosen
+
+
+def test_agreement_is_looked_at_once():
+    steps = ladder({1})
+    x = np.zeros((1, 3), np.float32)
+    assert steps.rows(None, x)(1) == 2
+    calls = []
+    steps.run = lambda *args: calls.append(args)
+    assert steps.rows(None, x)(1) == 2
+    assert not calls
+
+
+def test_no_rows_at_all():
+    made, fitted = toy.train("autoencoder", epochs=1)
+    empty = score.make_scorer(made)(fitted.state, np.zeros((0, toy.WIDTH), np.float32), np.zeros(0, np.int64))
+    assert empty["score"].shape == (0,)
+
+
+def test_a_state_of_host_arrays_scores_alike():
+    made, fitted = toy.train("autoencoder", epochs=1)
+    x, _ = toy.mixture(10)
+    scorer = score.make_scorer(made)
+    first = scorer(fitted.state, x, np.arange(10))["score"]
+    np.testing.assert_array_equal(scorer(jax.device_get(fitted.state), x, np.arange(10))["score"], first)
