@@ -111,8 +111,8 @@ def inspect(
         chosen = config.load(None, settings or []).data
         for path in files:
             found = inspection.inspect(path, chosen)
-            _show_table(found)
-            print("\n# a configuration to start from\n" + config.dumps(inspection.suggest(found, chosen)))
+            print(_table_report(found))
+            print(config.dumps(inspection.suggest(found, chosen)))
 
 
 @app.command()
@@ -213,19 +213,22 @@ def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _show_table(found: dict[str, Any]) -> None:
-    """Print an inspection."""
+def _table_report(found: dict[str, Any]) -> str:
+    """An inspection in words, each line a TOML comment: what `inspect` prints is a configuration as it stands."""
     from astroad_jax.analysis.report import table
 
-    roles = found["roles"]
-    print(f"{found['path']}: {found['format']}, {found['rows']} rows, {len(found['columns'])} features")
-    print("  ".join(f"{name}: {roles[name] or '-'}" for name in ("id", "ra", "dec", "label")))
-    print(
-        f"complete rows {found['complete_rows']}  empty rows {found['empty_rows']}  duplicate ids {found['duplicate_ids']}"
-    )
-    if found["labels"]:
-        print("labels: " + ", ".join(f"{name or '(none)'} {count}" for name, count in found["labels"].items()))
-    print(table(found["columns"]))
+    roles, labels = found["roles"], found["labels"]
+    counts = {name.replace("_", " "): found[name] for name in ("complete_rows", "empty_rows", "duplicate_ids")}
+    lines = [
+        f"{found['path']}: {found['format']}, {found['rows']} rows, {len(found['columns'])} features",
+        "  ".join(f"{name}: {roles[name] or '-'}" for name in ("id", "ra", "dec", "label")),
+        "  ".join(f"{name} {count}" for name, count in counts.items()),
+        *(["labels: " + ", ".join(f"{name or '(none)'} {count}" for name, count in labels.items())] if labels else []),
+        *table(found["columns"]).splitlines(),
+        "",
+        "a configuration to start from",
+    ]
+    return "\n".join(f"# {line}".rstrip() for line in lines)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from astroad_jax import __version__, cli, errors
+from astroad_jax import __version__, cli, config, errors
 from astroad_jax.app import inspection
 from tests import runs
 
@@ -126,13 +126,14 @@ def test_quarantine_is_exit_code_3(tmp_path, sky, run):
     assert str(tmp_path / "bad.csv") in ended.err
 
 
-def test_inspect_prints_counts_and_a_configuration(sky):
+def test_inspect_prints_counts_and_a_configuration(sky, tmp_path):
     ended = runs.astroad("inspect", sky, "--set", 'data.ignore=["kind"]')
     assert ended.code == 0
     assert f"{runs.ROWS} rows, 20 features" in ended.out
     assert "id: object_id  ra: ra  dec: dec  label: label" in ended.out
     assert "duplicate ids 0" in ended.out
-    assert "[train]" in ended.out
+    (tmp_path / "run.toml").write_text(ended.out)
+    assert config.load(tmp_path / "run.toml").data.path == str(sky)
 
 
 @pytest.mark.parametrize(
