@@ -126,6 +126,14 @@ def row(
     }
 
 
+def shown(rows: list[Row]) -> list[Row]:
+    """Say on standard error what has been measured so far; returns the rows."""
+    for found in rows:
+        peer = "" if found["ratio"] is None else f", {found['ratio']:.2f} times as good as {found['against']}"
+        print(f"{found['case']}: {found['metric']} {found['value']:.4g} {found['unit']}{peer}", file=sys.stderr, flush=True)
+    return rows
+
+
 def finish(rows: list[Row], given: Arguments) -> list[Row]:
     """Print head and table; write ``FILE`` and ``FILE.head.json`` where a file was asked for."""
     head = machine() | {

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks import cases
 from benchmarks.cases import Case
 
-Score = Callable[[np.ndarray], np.ndarray]
+Score = Callable[[np.ndarray], Any]
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky_relu": lambda: nn.LeakyReLU(0.01),
     "relu": nn.ReLU,
@@ -183,38 +183,39 @@ class Trainer:
 
 
 def scorer(case: Case) -> Score:
-    """NumPy in, NumPy out: the case's score in evaluation mode, without gradients."""
+    """NumPy in, NumPy out, in evaluation mode without gradients: the same outputs per object as the case's method."""
     torch.manual_seed(0)
     settings = cases.config(case)
     encoder, decoder = pair(case)
     encoder.eval(), decoder.eval()
     centres = torch.randn(max(case.classes, 1), settings.latent, device=device())
 
-    def distances(code: Tensor) -> Tensor:
-        return (code[:, None] - centres).square().sum(-1).min(1).values
-
-    def one(x: Tensor) -> Tensor:
+    def outputs(x: Tensor) -> tuple[Tensor, ...]:
         code = encoder(x)
         if settings.name == "mcdsvdd":
-            return distances(code)
+            return tuple((code[:, None] - centres).square().sum(-1).min(1))
         if settings.name == "vae":
             return _vae_score(settings, decoder, code, x)
         error = (x - decoder(code)).square().mean(1)
-        return error + settings.gamma * distances(code) if settings.name == "dasvdd" else error
+        if settings.name == "autoencoder":
+            return (error,)
+        radius = (code - centres[0]).square().sum(-1)
+        return error + settings.gamma * radius, error, radius
 
-    def score(x: np.ndarray) -> np.ndarray:
+    def score(x: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
-            return one(torch.from_numpy(x).to(device())).cpu().numpy()
+            return [values.cpu().numpy() for values in outputs(torch.from_numpy(x).to(device()))]
 
     return score
 
 
-def _vae_score(settings: Any, decoder: nn.Module, heads: Tensor, x: Tensor) -> Tensor:
-    """Squared error averaged over features and draws of the code."""
+def _vae_score(settings: Any, decoder: nn.Module, heads: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared error averaged over features and draws of the code, and the code's divergence from the prior."""
     mean, log_var = heads.chunk(2, dim=1)
     noise = torch.randn(settings.samples, *mean.shape, device=mean.device)
     rebuilt = decoder((mean + torch.exp(0.5 * log_var) * noise).flatten(0, 1))
-    return (x - rebuilt.unflatten(0, (settings.samples, -1))).square().mean((0, 2))
+    error = (x - rebuilt.unflatten(0, (settings.samples, -1))).square().mean((0, 2))
+    return error, 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
 
 
 def pyod_scorer(case: Case) -> tuple[str, Score] | None:

@@ -59,7 +59,7 @@ def _products(widths: tuple[int, ...]) -> int:
     return sum(a * b for a, b in zip(widths, widths[1:]))
 
 
-def peers(case: Case, pyod: bool) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def peers(case: Case, pyod: bool) -> dict[str, Callable[[np.ndarray], Any]]:
     """What is installed here to compare with."""
     if common.optional_torch() is None:
         return {}
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     rate = common.matmul_rate(settings.matmul, settings.repeats)
     rows = _floors(settings, rate)
     for name in settings.cases:
-        rows += one(name, CASES[name], settings, rate)
+        rows += common.shown(one(name, CASES[name], settings, rate))
     return common.finish(rows + _on_devices(settings), given)
 
 

@@ -253,7 +253,9 @@ def dasvdd(joint: Joint, *, num_steps: int, steps_per_pass: int, gamma_runs: int
     def score(key: Key, state: DASVDDState, example: Example) -> Scores:
         del key
         z = forward(encoder, state.encoder, example["x"][None])
-        error = scale * mean_squares(example["x"][None], forward(decoder, state.decoder, z))[0]
+        residual = example["x"].reshape(-1) - forward(decoder, state.decoder, z)[0]
+        # Averaged term by term: were the factor outside the sum, the compiler could round the score in two ways.
+        error = jnp.sum(residual**2 * (scale / residual.size))
         radius = squared_distance(z, state.centre)[0]
         return {"score": error + state.gamma * radius, "reconstruction": error, "radius": radius}
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 Init = Literal["torch", "lecun", "small"]
+LONGEST = 256  # terms that a CPU matrix product adds in the same order whatever the number of rows (Eigen's blocking)
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "leaky_relu": lambda x: nn.leaky_relu(x, 0.01),
@@ -35,6 +36,33 @@ def _initialisers(kind: Init, fan_in: int) -> tuple[nn.initializers.Initializer,
     if kind == "lecun":
         return nn.initializers.lecun_normal(), nn.initializers.zeros_init()
     return nn.initializers.normal(0.02), nn.initializers.normal(0.02)
+
+
+def row_dot_general(x: jax.Array, kernel: jax.Array, numbers, precision=None, preferred_element_type=None) -> jax.Array:
+    """``(..., K)`` times ``(K, N)``; on CPU as products over pieces of K, so that a row's bits do not depend on the others.
+
+    A CPU library splits long sums by the shape of the whole product, so one row alone and the same row among 500 would
+    differ in the last bits. Pieces of at most `LONGEST` terms are not split. They are views of the kernel: nothing is
+    copied, and the speed is that of the plain product. A K without a divisor that gives such pieces is left whole.
+    """
+
+    def whole(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.dot_general(x, kernel, numbers, precision, preferred_element_type)
+
+    def by_pieces(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = x.reshape(*x.shape[:-1], pieces, -1)
+        kernel = kernel.reshape(pieces, -1, kernel.shape[-1])
+        by_piece = (((x.ndim - 1,), (1,)), ((x.ndim - 2,), (0,)))
+        return jax.lax.dot_general(x, kernel, by_piece, precision, preferred_element_type).sum(0)
+
+    pieces = _pieces(kernel.shape[0])
+    return whole(x, kernel) if pieces == 1 else jax.lax.platform_dependent(x, kernel, cpu=by_pieces, default=whole)
+
+
+def _pieces(length: int) -> int:
+    """Fewest equal pieces of at most `LONGEST`, none shorter than a quarter of that; 1 where there are none."""
+    fewest, most = -(-length // LONGEST), 4 * length // LONGEST
+    return next((count for count in range(fewest, most + 1) if length % count == 0), 1)
 
 
 class MLP(nn.Module):
@@ -70,7 +98,8 @@ class MLP(nn.Module):
             final = i == len(self.widths) - 1
             kernel, bias = _initialisers(self.weights, h.shape[-1])
             use_bias = self.last_bias if final else True
-            h = nn.Dense(width, use_bias=use_bias, kernel_init=kernel, bias_init=bias)(h)
+            product = jax.lax.dot_general if train else row_dot_general
+            h = nn.Dense(width, use_bias=use_bias, kernel_init=kernel, bias_init=bias, dot_general=product)(h)
             if self.norm and not final:
                 keep = None if mask is None else (mask > 0)[:, None]
                 h = nn.BatchNorm(use_running_average=not train, momentum=0.9)(h, mask=keep)
