@@ -15,7 +15,7 @@ _PUBLIC = {
     "METHODS": "methods",
     "build": "methods",
     "fit": "engine.train",
-    "score_arrays": "engine.score",
+    "make_scorer": "engine.score",
     "score_catalog": "engine.catalog",
     "AstroadError": "errors",
 }

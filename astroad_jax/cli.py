@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +64,8 @@ def _errors(debug: bool) -> Iterator[None]:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from error
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     except OSError as error:  # a full disk, a limit, a vanished mount
         if debug:
             raise
@@ -107,12 +110,14 @@ def inspect(
     with _errors(debug):
         from astroad_jax import config
         from astroad_jax.app import inspection
+        from astroad_jax.data import open_source
 
         chosen = config.load(None, settings or []).data
         for path in files:
-            found = inspection.inspect(path, chosen)
+            found = inspection.inspect(open_source(path), chosen)
+            text = config.dumps(inspection.suggest(found, chosen))
             print(_table_report(found))
-            print(config.dumps(inspection.suggest(found, chosen)))
+            print(text if path == files[0] else _commented(text))  # one configuration a file
 
 
 @app.command()
@@ -156,6 +161,9 @@ def score(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory of a trained model")],
     inputs: Annotated[list[str], typer.Argument(metavar="FILE...", help="tables to score")],
     out: Annotated[Path, typer.Option("--out", help="score directory")] = Path("scores"),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="such as data.id=name or score.batch_size=512")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Score tables to Parquet, one file each; files already scored are left alone."""
@@ -164,10 +172,14 @@ def score(
         from astroad_jax.app.launch import is_primary, join_cluster
 
         join_cluster()
-        report = scoring.score(bundle.load(run), inputs, out, progress=is_primary())
+        report = scoring.score(bundle.load(run, settings or []), inputs, out, progress=is_primary())
         if not is_primary():
             return
         print(f"rows {report.rows}  scored {report.scored}  null {report.null}  quarantined {len(report.quarantined)} files")
+        for flag, count in report.flags.items():
+            print(f"flag {flag:3d}  {count} rows: {scoring.FLAG_NAMES[flag]}")
+        if report.earlier:
+            print(f"quarantined by earlier calls: {', '.join(report.earlier)}")
         for name, reason in report.quarantined.items():
             print(f"quarantined {name}: {reason}", file=sys.stderr)
         raise typer.Exit(EXIT_QUARANTINED if report.quarantined else EXIT_OK)
@@ -178,6 +190,9 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory of the model")],
     scores: Annotated[Path, typer.Argument(metavar="SCORES", help="score directory")],
     everything: Annotated[bool, typer.Option("--all", help="measure on training rows as well")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="such as score.false_alarm_rate=0.1")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Measure and draw a score directory: ROC, histogram with thresholds, training curves, the strangest objects."""
@@ -185,7 +200,7 @@ def evaluate(
         from astroad_jax.app import bundle
         from astroad_jax.app.evaluation import evaluate as measure
 
-        found = measure(bundle.load(run), run, scores, held_out_only=not everything)
+        found = measure(bundle.load(run, settings or []), run, scores, held_out_only=not everything)
         _show(found)
         for figure in found.figures:
             print(f"figure  {figure}")
@@ -224,11 +239,16 @@ def _table_report(found: dict[str, Any]) -> str:
         "  ".join(f"{name}: {roles[name] or '-'}" for name in ("id", "ra", "dec", "label")),
         "  ".join(f"{name} {count}" for name, count in counts.items()),
         *(["labels: " + ", ".join(f"{name or '(none)'} {count}" for name, count in labels.items())] if labels else []),
+        *([f"left out: {', '.join(f'{n} ({t})' for n, t in found['left_out'].items())}"] if found["left_out"] else []),
         *table(found["columns"]).splitlines(),
         "",
         "a configuration to start from",
     ]
-    return "\n".join(f"# {line}".rstrip() for line in lines)
+    return _commented("\n".join(lines))
+
+
+def _commented(text: str) -> str:
+    return "\n".join(f"# {line}".rstrip() for line in text.splitlines())
 
 
 def main() -> None:

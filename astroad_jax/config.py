@@ -41,6 +41,13 @@ class Data(Frozen):
     stream: bool = Field(False, description="read the file anew every epoch instead of holding it in memory")
     shuffle_rows: int = Field(100_000, ge=1, description="rows held for shuffling, and for fitting scales, when streaming")
 
+    @field_validator("features", "ignore", "anomalies", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """One name may come without brackets, and a number stands for its digits."""
+        several = value if isinstance(value, list | tuple) else [value]
+        return [str(name) if isinstance(name, int | float) and not isinstance(name, bool) else name for name in several]
+
 
 class Preprocess(Frozen):
     """How features are scaled; fitted on training rows only and saved with the model."""
@@ -49,7 +56,7 @@ class Preprocess(Frozen):
     nan: Literal["flag", "median", "lowest", "error"] = Field(
         "flag",
         description="missing values: flag = null score for the object; median = training median; "
-        "lowest = below every training value; error = refuse the table",
+        "lowest = below every training value; error = refuse training rows that have any",
     )
 
 

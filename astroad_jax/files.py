@@ -21,6 +21,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def canonical(path: str | Path) -> str:
+    """One spelling for every way to name a file; what is no file on disk stays as it is."""
+    return str(Path(path).resolve()) if Path(path).exists() else str(path)
+
+
 def fsync_dir(path: Path) -> None:
     """Make the names in a directory durable (renames are not until this is done)."""
     handle = os.open(path, os.O_RDONLY)

@@ -52,7 +52,8 @@ def data(case: Case, rows: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 def method(case: Case, feed: Feed, num_steps: int) -> Method:
     """The method as a run would build it."""
-    plan = Plan(case.features, num_steps, feed.steps_per_epoch, feed.steps_per_pass, case.classes)
+    sizes = (num_steps, feed.steps_per_epoch, feed.steps_per_pass, case.classes)
+    plan = Plan(case.features, *sizes, balanced=case.classes > 1)
     return build(config(case), plan)
 
 

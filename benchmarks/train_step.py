@@ -67,7 +67,7 @@ class Measured(NamedTuple):
     last: float
 
 
-def ours(method: Method, feed: Feed, rows_per_step: int, call: int) -> Measured:
+def ours(method: Method, feed: Feed, rows_per_step: int, call: int, seed: int | list[int] = 0) -> Measured:
     """Train through `fit` with `call` steps a compiled call and a metric window, and time the last stage."""
     stamps: list[tuple[float, int]] = []
     name = method.stages[-1].name
@@ -75,7 +75,7 @@ def ours(method: Method, feed: Feed, rows_per_step: int, call: int) -> Measured:
     def note(rows: list[dict[str, Any]]) -> None:
         stamps.extend((time.perf_counter(), found["step"]) for found in rows if found["stage"] == name)
 
-    done = fit(method, feed, steps_per_call=call, log_every=call, hooks=Hooks(on_metrics=note))
+    done = fit(method, feed, seed=seed, steps_per_call=call, log_every=call, hooks=Hooks(on_metrics=note))
     # The last window is reported without another call behind it: it is waited for longer, so it stays out.
     steady = stamps[WARM - 1 : -1]
     seconds, steps = steady[-1][0] - steady[0][0], steady[-1][1] - steady[0][1]
@@ -146,11 +146,11 @@ def together(name: str, case: Case, settings: Settings) -> list[Row]:
     """Many members trained as one, against as many trainings one after another; rows summed over members."""
     count = settings.members
     feed = cases.member_feed(case, count)
-    method = stack(cases.method(case, feed, _total(settings)), count)
+    method = stack(cases.method(case, feed, _total(settings)))
     mine, theirs = [], []
     variants = _variants(settings)[:1]
     for _ in range(settings.repeats):
-        mine.append(ours(method, feed, count * case.batch, settings.call).rate)
+        mine.append(ours(method, feed, count * case.batch, settings.call, seed=list(range(count))).rate)
         for _ in variants:
             theirs.append(_one_after_another(case, count, settings))
     against: Spread | None = common.spread(theirs) if theirs else None

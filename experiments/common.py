@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from astroad_jax import files
+from astroad_jax.analysis import report
 from astroad_jax.config import Frozen, override, parse
 from astroad_jax.errors import DataError
 
@@ -122,9 +124,11 @@ def _from_tfds(name: str, data: Path | None) -> Dataset:
                 fix=f"give --data DIR, or run: python -c \"import tensorflow_datasets as t; t.load('{name}')\"",
             ) from error
         columns = list(source.chunks())
-        label = next(key for key in source.columns if key == "label")
-        image = next(key for key in source.columns if source.columns[key].shape)
-        parts += [np.concatenate([c[image] for c in columns]), np.concatenate([c[label] for c in columns])]
+        image = next((key for key in source.columns if source.columns[key].shape), None)
+        if image is None or "label" not in source.columns:
+            got = ", ".join(source.columns)
+            raise DataError("this data set has no labelled images", where=name, expected="an array and a label", got=got)
+        parts += [np.concatenate([c[key] for c in columns]) for key in (image, "label")]
     return Dataset(*parts)
 
 
@@ -139,7 +143,14 @@ class Results:
         out.mkdir(parents=True, exist_ok=True)
         self.path = out / "runs.jsonl"
         self.settings = json.loads(settings.model_dump_json())
+        self._drop_torn_line()
         self.runs = [run for run in files.read_lines(self.path) if self._same(run)]
+
+    def _drop_torn_line(self) -> None:
+        """Cut what an interruption left of a last line: the next one would be joined to it."""
+        held = self.path.read_bytes() if self.path.exists() else b""
+        if held and not held.endswith(b"\n"):
+            files.write_text(self.path, held[: held.rfind(b"\n") + 1].decode())
 
     def _same(self, run: Row) -> bool:
         return all(run["settings"].get(key) == self.settings[key] for key in self.keys)
@@ -154,6 +165,8 @@ class Results:
         self.runs.append(run)
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(run) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def write(self, rows: list[Row]) -> None:
         """Write ``results.json`` and print the table, the paper's figures beside ours."""
@@ -163,32 +176,21 @@ class Results:
 
 
 def row(dataset: str, case: str, method: str, metric: str, values: Sequence[float], paper: float | None = None) -> Row:
-    """One row of a result table: mean and spread (sample standard deviation) over runs."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {
-        "dataset": dataset,
-        "case": case,
-        "method": method,
-        "metric": metric,
-        "mean": float(np.mean(values)),
-        "std": spread,
-        "runs": len(values),
-        "paper": paper,
-    }
+    """One row of a result table: mean and spread (sample standard deviation, None for a single run) over runs."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    mean = float(np.mean(values))
+    found = {"dataset": dataset, "case": case, "method": method, "metric": metric, "mean": mean, "std": spread}
+    return {**found, "runs": len(values), "paper": paper}
+
+
+def mean_row(dataset: str, method: str, metric: str, means: Sequence[float], paper: float | None = None) -> Row:
+    """The mean over cases of their means; the spread over cases says nothing about runs and is left out."""
+    return {**row(dataset, "mean", method, metric, means, paper), "std": None, "runs": None}
 
 
 def table(rows: list[Row]) -> str:
     """Aligned plain text of result rows."""
-    head = ["dataset", "case", "method", "metric", "mean", "std", "runs", "paper"]
-    body = [[_cell(line[key]) for key in head] for line in rows]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in [head, *body])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return report.table(rows, ("dataset", "case", "method", "metric", "mean", "std", "runs", "paper"), digits=4)
 
 
 def progress(text: str) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import re
+import tomllib
 
 import numpy as np
 import pytest
 
 from astroad_jax import config, data
-from astroad_jax.app import bundle, evaluation, inspection, launch, quickstart, scoring, split, training
+from astroad_jax.app import bundle, evaluation, inspection, launch, quickstart, scoring, split, streaming, training
 from astroad_jax.data import mock
 from astroad_jax.engine import catalog
 from astroad_jax.errors import ConfigError, DataError, MismatchError
+from astroad_jax.preprocess import features
 from tests import runs
 from tests.data_files import write
 
@@ -124,7 +126,7 @@ def test_rows_without_a_value_are_counted_or_given_one(tmp_path, caplog):
     model = fit(columns, tmp_path / "run", "method.name=autoencoder", "preprocess.nan=lowest")
     report, table = scored(model, columns, tmp_path / "scores")
     assert (report.scored, report.null) == (runs.ROWS, 0)
-    assert set(table["flags"][:24].tolist()) == {1}
+    assert set((table["flags"][:24] & ~np.uint32(features.OUTSIDE)).tolist()) == {1}
 
 
 # Streaming
@@ -141,8 +143,59 @@ def test_a_streamed_table_trains_a_usable_model(tmp_path):
     table = catalog.read_scores(tmp_path / "scores")
     parts = split.hash_parts(columns["object_id"], columns["label"], chosen)
     assert set(parts[columns["label"] == "anomaly"].tolist()) == {split.TEST}
-    np.testing.assert_array_equal(evaluation._seen(model, tmp_path / "run", table), parts != split.TEST)
-    assert evaluation.evaluate(model, tmp_path / "run", tmp_path / "scores").measures["auroc"] > 0
+    seen = evaluation._seen(model, tmp_path / "run", tmp_path / "scores", table)
+    np.testing.assert_array_equal(seen, parts != split.TEST)
+    assert evaluation.evaluate(model, tmp_path / "run", tmp_path / "scores").measures["auroc"] > 0.6
+
+
+def test_a_streamed_table_may_be_sorted_by_class(tmp_path):
+    """Classes, scales and calibration come from the whole file, not from its head."""
+    columns = runs.survey(rows=600)
+    order = np.argsort(columns["label"], kind="stable")
+    columns = {name: values[order] for name, values in columns.items()}
+    path = runs.table(tmp_path / "sky.parquet", columns)
+    chosen = settings("method.name=mcdsvdd", "data.stream=true", "data.shuffle_rows=100", f"data.path={path}")
+    source = data.open_source(path)
+    seen = streaming.survey(source, data.find_roles(source, chosen.data), chosen)
+    classes = set(columns["label"].tolist()) - {"anomaly"}
+    assert set(seen.classes) == classes
+    assert len(seen.sample) == 100
+    held = columns["label"][np.isin(columns["object_id"], seen.calibration[1])]
+    assert set(held.tolist()) == classes
+    columns["object_id"][3] = columns["object_id"][400]
+    twice = data.open_source(runs.table(tmp_path / "twice.parquet", columns))
+    with pytest.raises(DataError, match="not unique"):
+        streaming.survey(twice, data.find_roles(twice, chosen.data), chosen)
+
+
+def test_streamed_rows_without_a_value_are_counted(tmp_path, caplog):
+    columns = runs.survey()
+    columns["skew"][::3] = np.nan
+    source = data.open_source(runs.table(tmp_path / "sky.parquet", columns))
+    streamed = settings("method.name=autoencoder", "data.stream=true")
+    with caplog.at_level(logging.WARNING):
+        training._stream(source, data.find_roles(source, streamed.data), streamed)
+    assert re.search(r"\d+ of \d+ training rows left out \(\d+ missing value", caplog.text)
+    columns["skew"][5:] = np.nan
+    source = data.open_source(runs.table(tmp_path / "holes.parquet", columns))
+    with pytest.raises(DataError, match="most training rows are unusable"):
+        training._stream(source, data.find_roles(source, streamed.data), streamed)
+
+
+def test_reservoir_is_uniform_and_repeatable():
+    def drawn(seed: int) -> np.ndarray:
+        reservoir = streaming.Reservoir(50, seed, 0)
+        for start in range(0, 1000, 37):
+            rows = np.arange(start, min(start + 37, 1000))
+            reservoir.add(rows, rows * 2)
+        rows, doubled = reservoir.rows()
+        np.testing.assert_array_equal(doubled, rows * 2)
+        return rows
+
+    assert len(drawn(0)) == 50
+    np.testing.assert_array_equal(drawn(0), drawn(0))
+    often = np.bincount(np.concatenate([drawn(seed) for seed in range(200)]) // 100, minlength=10)
+    assert often.min() > 850  # 1,000 expected in each tenth of the stream, standard deviation 30
 
 
 # Inspection
@@ -150,7 +203,7 @@ def test_a_streamed_table_trains_a_usable_model(tmp_path):
 
 def inspected(columns: dict[str, np.ndarray], path, **given) -> tuple[dict, config.Run]:
     chosen = config.Data(**given)
-    found = inspection.inspect(runs.table(path, columns), chosen)
+    found = inspection.inspect(data.open_source(runs.table(path, columns)), chosen)
     return found, inspection.suggest(found, chosen)
 
 
@@ -161,7 +214,8 @@ def test_inspection_counts_what_matters(tmp_path):
     columns["object_id"][9] = columns["object_id"][8]
     found, suggested = inspected(columns, tmp_path / "sky.parquet")
     rows = {row["column"]: row for row in found["columns"]}
-    assert (found["rows"], found["duplicate_ids"], found["complete_rows"]) == (runs.ROWS, 1, 0)
+    # The empty column makes no row incomplete: it is to be ignored.
+    assert (found["rows"], found["duplicate_ids"], found["complete_rows"]) == (runs.ROWS, 1, runs.ROWS - 5)
     assert (rows["skew"]["missing"], rows["iqr"]["infinite"]) == (3, 3)
     assert rows["flat"]["remarks"] == "constant"
     assert "ignore it" in rows["empty"]["remarks"]
@@ -169,6 +223,48 @@ def test_inspection_counts_what_matters(tmp_path):
     assert suggested.data.ignore == ("empty",)
     assert suggested.method["name"] == "mcdsvdd"
     assert suggested.train.balance
+
+
+def test_inspection_of_images(tmp_path):
+    """A missing pixel an image does not empty the column."""
+    images = np.random.default_rng(0).random((50, 4, 4)).astype(np.float32)
+    images[:, 1, 1] = np.nan
+    source = data.memory("m", {"object_id": np.arange(50), "image": images})
+    found = inspection.inspect(source, config.Data())
+    assert (found["rows"], found["complete_rows"], found["empty_rows"]) == (50, 0, 0)
+    assert found["columns"][0]["remarks"] == ""
+    assert found["columns"][0]["missing"] == 50
+
+
+def test_inspection_sees_what_float32_cannot_tell(tmp_path):
+    columns = runs.survey(jd=2459000.5 + np.linspace(0, 0.1, runs.ROWS), broken=np.full(runs.ROWS, "--"))
+    found, _ = inspected(columns, tmp_path / "sky.parquet")
+    rows = {row["column"]: row["remarks"] for row in found["columns"]}
+    assert "subtract an offset" in rows["jd"]
+    assert not any("offset" in remark for name, remark in rows.items() if name != "jd")
+    assert found["left_out"]["broken"] == "text"
+
+
+def test_two_tables_give_one_configuration(tmp_path):
+    paths = [runs.table(tmp_path / name) for name in ("a.parquet", "b.parquet")]
+    ended = runs.astroad("inspect", *paths)
+    assert config.parse(config.Run, tomllib.loads(ended.out), "inspect").data.path == str(paths[0])
+    assert f'# path = "{paths[1]}"' in ended.out
+
+
+def test_calibration_rows_are_drawn_from_all_classes_alike():
+    labels = np.array(["big"] * 1000 + [f"small {i}" for i in range(100) for _ in range(5)])
+    shares = []
+    for seed in range(20):
+        parts = split.split(labels, settings("data.anomalies=[]", f"train.seed={seed}"))
+        assert set(labels[parts.train]) == set(labels)
+        shares.append(np.mean(labels[parts.calibration] != "big") / np.mean(labels[parts.train] != "big"))
+    assert np.mean(shares) == pytest.approx(1, abs=0.15)
+
+
+def test_labels_that_name_rows_are_refused():
+    with pytest.raises(DataError, match="does not hold classes"):
+        split.split(np.array([f"object {i}" for i in range(40)]), settings("data.anomalies=[]"))
 
 
 def test_suggestion_keeps_what_was_given(tmp_path):
@@ -217,6 +313,17 @@ def test_quickstart_on_a_table_with_classes(tmp_path):
     assert model.settings.method["name"] == "mcdsvdd"
     assert model.settings.train.balance
     assert "anomaly" in model.schema.classes  # nobody said that these are no class
+
+
+def test_quickstart_and_inspect_choose_alike(tmp_path):
+    """Labels of one class and of nobody knows what, as numbers: one class is no reason for several."""
+    columns = runs.survey()
+    columns["label"] = np.where(columns["label"] == "RRL", 1.0, np.nan)
+    source = data.open_source(runs.table(tmp_path / "sky.parquet", columns))
+    chosen = quickstart.choose(source, ["train.epochs=3"], mocked=False)
+    assert chosen.method["name"] == "deep_svdd"
+    assert (chosen.train.epochs, chosen.train.balance) == (3, False)
+    assert quickstart.choose(source, ["method.name=vae"], mocked=False).method["name"] == "vae"
 
 
 def test_quickstart_on_a_table_without_labels(tmp_path):

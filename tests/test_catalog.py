@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -15,6 +17,7 @@ from astroad_jax import files
 from astroad_jax.app import bundle, evaluation, scoring
 from astroad_jax.data import partition_of
 from astroad_jax.engine import catalog
+from astroad_jax.preprocess import features
 from tests import runs
 from tests.data_files import cut, write
 
@@ -93,9 +96,12 @@ def test_bad_rows_get_a_null_score_and_a_flag_and_are_counted(run, sky, tmp_path
     null = [value is None for value in table["score"].to_pylist()]
     assert null == [True] * 5 + [False] * (runs.ROWS - 5)
     assert [value is None for value in table["p_value"].to_pylist()] == null
-    assert table["flags"].to_pylist()[:7] == [1 | 4, 1, 2, 2, 2, 16, 16]
-    assert set(table["flags"].to_pylist()[7:]) == {0}
-    assert {1, 2, 4, 16, 32} <= set(scoring.FLAG_NAMES)
+    flags = table["flags"].to_numpy()
+    assert (flags & ~np.uint32(features.OUTSIDE)).tolist() == [1 | 4, 1, 2, 2, 2, 16, 16] + [0] * (runs.ROWS - 7)
+    assert "flag   2  3 rows: infinite value in the input, or one that overflows float32" in ended.out
+    named = json.loads(table.schema.metadata[b"flags"])
+    assert named == {str(bit): name for bit, name in scoring.FLAG_NAMES.items()}
+    assert set(named) == {"1", "2", "4", "8", "16", "32", "64", "128"}
     # the strangest are found among those that have a score
     top = evaluation.strangest(catalog.read_scores(tmp_path / "scores"), 3)
     assert len(top) == 3
@@ -112,14 +118,15 @@ def test_a_score_that_is_not_finite_is_null_and_flagged(tmp_path):
     partition = catalog.Partition("p", "memory", lambda: iter([chunk, chunk]))
 
     def scorer(state, x, ids):
-        return {"score": np.float32([1, np.nan, 3]), "part": np.float32([1, 2, np.inf])}
+        return {"part": np.float32([1, 2, np.inf]), "score": np.float32([1, np.nan, 3])}
 
     report = catalog.score_catalog(scorer, None, [partition], tmp_path, identity={})
-    assert report == catalog.Report(6, 2, 4, {}, 0)
+    assert report == catalog.Report(6, 2, 4, {catalog.BAD_SCORE: 2, catalog.BAD_COMPONENT: 2}, {}, {}, 0)
     table = pq.read_table(tmp_path / "p.parquet").slice(0, 3)
     assert table["score"].to_pylist() == [None, None, 3.0]
     assert table["part"].to_pylist() == [None, None, None]
-    assert table["flags"].to_pylist() == [0, catalog.BAD_SCORE, 0]
+    assert table["flags"].to_pylist() == [0, catalog.BAD_SCORE, catalog.BAD_COMPONENT]
+    assert table.column_names == ["object_id", "score", "part", "flags"]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "fits", "hdf5", "npz"])
@@ -209,9 +216,91 @@ def test_inputs_that_cannot_be_scored_are_set_aside_with_the_reason(run, sky, wh
     # put right, it is scored by the same command
     runs.table(tmp_path / "cut.parquet", sky)
     ended = score(run, tmp_path / "scores", bad["cut"][0])
-    assert ended.code == 3
+    assert ended.code == 0
     assert f"rows {3 * runs.ROWS}" in ended.out
+    assert "quarantined by earlier calls: " in ended.out
     assert "cut" not in files.read_sealed(tmp_path / "scores" / "manifest.json")["quarantined"]
+
+
+def test_an_input_that_went_bad_takes_its_scores_with_it(run, sky, tmp_path):
+    path = runs.table(tmp_path / "sky.parquet", sky)
+    assert score(run, tmp_path / "scores", path).code == 0
+    path.write_bytes(path.read_bytes()[:1000])
+    assert score(run, tmp_path / "scores", path).code == 3
+    assert sorted(runs.contents(tmp_path / "scores")) == ["manifest.json"]
+
+
+def test_one_input_under_many_names(run, sky, tmp_path, monkeypatch):
+    path = runs.table(tmp_path / "sky.parquet", sky)
+    monkeypatch.chdir(tmp_path)
+    for spelling in (path, "sky.parquet", "./sky.parquet", tmp_path / ".." / tmp_path.name / "sky.parquet"):
+        assert score(run, tmp_path / "scores", spelling).code == 0
+
+
+def test_what_a_killed_call_has_scored_is_kept(tmp_path):
+    """Notes of every process outlive it, and the next call puts them into the manifest."""
+    chunk = catalog.Chunk(
+        {"object_id": np.arange(2)}, np.zeros((2, 1), np.float32), np.zeros(2, np.uint32), np.zeros(2, bool)
+    )
+    calls = []
+
+    def scorer(state, x, ids):
+        calls.append(len(x))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return {"score": np.float32([1, 2])}
+
+    partitions = [catalog.Partition(name, name, lambda: iter([chunk])) for name in "abcd"]
+    with pytest.raises(KeyboardInterrupt):
+        catalog.score_catalog(scorer, None, partitions, tmp_path, identity={"model": 1})
+    (tmp_path / ".manifest.0.json").rename(tmp_path / ".manifest.7.json")  # another process of that call
+    report = catalog.score_catalog(scorer, None, partitions, tmp_path, identity={"model": 1})
+    assert (report.rows, report.skipped, len(calls)) == (8, 2, 5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*(f"{name}.parquet" for name in "abcd"), "manifest.json"]
+
+
+def test_objects_without_ids_are_those_of_their_own_table(run, sky, tmp_path, caplog):
+    """Row numbers say which rows of the training table were trained on, and nothing about another table."""
+    anonymous = {name: values for name, values in sky.items() if name != "object_id"}
+    paths = [runs.table(tmp_path / f"{name}.parquet", anonymous) for name in ("trained", "new")]
+    assert runs.train(paths[0], tmp_path / "run").code == 0
+    assert "its objects are numbered by row" in caplog.text
+    model = bundle.load(tmp_path / "run")
+    held = []
+    for path in paths:
+        scoring.score(model, [path], tmp_path / path.stem)
+        held.append(evaluation.evaluate(model, tmp_path / "run", tmp_path / path.stem).measures["held_out_rows"])
+    assert held[0] < runs.ROWS
+    assert held[1] == runs.ROWS
+
+
+def test_the_id_column_of_the_run_is_missed(run, sky, tmp_path):
+    named = {("MYID" if name == "object_id" else name): values for name, values in sky.items()}
+    path = runs.table(tmp_path / "sky.parquet", named)
+    assert runs.train(path, tmp_path / "run", "data.id=MYID").code == 0
+    other = {("MyId" if name == "MYID" else name): values for name, values in named.items()}
+    refused = score(tmp_path / "run", tmp_path / "scores", runs.table(tmp_path / "other.parquet", other))
+    assert refused.code == 3
+    assert "this table has no ids" in refused.err
+    assert score(tmp_path / "run", tmp_path / "scores", tmp_path / "other.parquet", "--set", "data.id=MyId").code == 0
+    np.testing.assert_array_equal(catalog.read_scores(tmp_path / "scores")["object_id"], sky["object_id"])
+
+
+def test_what_may_change_after_training(run, whole, tmp_path):
+    copy = shutil.copytree(whole, tmp_path / "scores")
+    ended = runs.astroad("evaluate", run, copy, "--set", "score.false_alarm_rate=0.1")
+    assert re.search(r"asked_false_alarm_rate +0.1\n", ended.out)
+    assert re.search(r"threshold +[0-9]", ended.out)
+    refused = runs.astroad("evaluate", run, copy, "--set", "train.epochs=3")
+    assert refused.code == 2
+    assert "this cannot change after training" in refused.err
+
+
+def test_too_few_calibration_rows_draw_no_line(run, whole, tmp_path):
+    copy = shutil.copytree(whole, tmp_path / "scores")
+    ended = runs.astroad("evaluate", run, copy, "--set", "score.false_alarm_rate=0.001")
+    assert re.search(r"calibration_rows_needed +999\n", ended.out)
+    assert re.search(r"above_threshold +0\n", ended.out)
 
 
 def test_nothing_scored_is_nothing_to_evaluate(run, tmp_path):
@@ -373,7 +462,7 @@ def test_evaluation_leaves_out_what_was_learnt_from(run, whole, sky, tmp_path):
     expected = np.isin(sky["object_id"], parts["test"])
     assert 0 < expected.sum() < runs.ROWS
     for ids in (sky["object_id"], sky["object_id"].astype(np.uint64), sky["object_id"].astype(str)):
-        np.testing.assert_array_equal(~evaluation._seen(model, run, {"object_id": ids}), expected)
+        np.testing.assert_array_equal(~evaluation._used(model, parts, ids, None), expected)
     assert evaluation.evaluate(model, run, whole).measures["held_out_rows"] == expected.sum()
 
 

@@ -133,3 +133,17 @@ def test_differences_name_every_key():
 def test_configurations_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         config.Run().train.epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("QSO", ("QSO",)), ('["a","b"]', ("a", "b")), ("3", ("3",)), ("[3,4]", ("3", "4"))]
+)
+def test_names_may_come_bare(given, expected):
+    assert config.load(None, [f"data.anomalies={given}"]).data.anomalies == expected
+
+
+def test_every_public_name_is_there():
+    import astroad_jax
+
+    for name in astroad_jax.__all__:
+        assert getattr(astroad_jax, name) is not None

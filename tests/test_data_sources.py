@@ -347,6 +347,27 @@ class TestFits:
         assert got["name"].tolist() == ["ab", "cd", ""]
         assert source.columns["ragged"].dtype == UNREADABLE
 
+    def test_null_is_a_stored_value(self, tmp_path):
+        """TNULL is compared before TSCAL and TZERO apply; of unsigned integers some writers give it after."""
+        from astropy.io import fits
+
+        columns = [
+            fits.Column("scaled", "I", array=np.array([1, -9999, 3], np.int16)),
+            fits.Column("stored", "I", bzero=2**15, array=np.array([1, 0, 3], np.uint16)),
+            fits.Column("after", "I", bzero=2**15, array=np.array([1, 65535, 3], np.uint16)),
+            fits.Column("ra", "D", unit="rad", array=np.array([0.1, 0.2, 0.3])),
+        ]
+        path = tmp_path / "t.fits"
+        fits.BinTableHDU.from_columns(columns).writeto(path)
+        for key, value in (("TSCAL1", 0.01), ("TNULL1", -9999), ("TNULL2", -(2**15)), ("TNULL3", 65535)):
+            fits.setval(path, key, value=value, ext=1)
+        source = open_source(path)
+        got = whole(source, rows=2)
+        np.testing.assert_allclose(got["scaled"], [0.01, np.nan, 0.03])
+        np.testing.assert_array_equal(got["stored"], [1, np.nan, 3])
+        np.testing.assert_array_equal(got["after"], [1, np.nan, 3])
+        assert source.columns["ra"].unit == "rad"
+
     def test_flipped_bit_fails_the_checksum(self, tmp_path):
         path = write(tmp_path, "fits", sky())
         data = bytearray(path.read_bytes())
@@ -371,6 +392,14 @@ class TestFits:
         fits.PrimaryHDU(np.zeros((3, 3))).writeto(tmp_path / "image.fits")
         with pytest.raises(DataError, match="no table"):
             open_source(tmp_path / "image.fits")
+
+
+def test_spectra_come_before_their_grid(tmp_path):
+    """Where as many arrays have the grid's length as the table's, the one with more axes is the table."""
+    np.savez(tmp_path / "s.npz", flux=np.zeros((100, 400), np.float32), wavelength=np.zeros(400))
+    source = open_source(tmp_path / "s.npz")
+    assert source.num_rows == 100
+    assert list(source.columns) == ["flux"]
 
 
 class TestHdf5:

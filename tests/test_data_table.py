@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from astroad_jax.config import Data
-from astroad_jax.data import check_ids, find_roles, memory, open_source, read_table, stream_tables
+from astroad_jax.data import check_ids, find_roles, left_out, memory, open_source, read_table, stream_tables
 from astroad_jax.data.table import as_labels
 from astroad_jax.errors import DataError
 from tests.data_files import BIG, FORMATS, sky, write
@@ -49,6 +49,45 @@ class TestRoles:
     def test_second_ids_and_labels_are_no_features(self):
         source = source_of(object_id=[1, 2], source_id=[3, 4], label=[0, 1], target=[0, 1], f=[0.0, 1.0])
         assert find_roles(source, Data()).features == ("f",)
+
+    @pytest.mark.parametrize("name", ["object_id", "ID", "TargetID"])
+    def test_an_id_that_cannot_be_one_is_not_passed_over(self, name):
+        """Row numbers in the place of damaged ids would look like ids."""
+        damaged = source_of(**{name: [1.0, np.nan], "f": [1.0, 2.0]})
+        with pytest.raises(DataError, match=f"cannot be the id\n.*column '{name}'"):
+            find_roles(damaged, Data())
+        assert find_roles(damaged, Data(ignore=(name,))).id == ""
+
+    def test_fractions_are_no_labels(self):
+        """A pixel coordinate called y is not a class."""
+        pixels = source_of(id=[1, 2], x=[0.5, 1.5], y=[3.5, 4.5], f=[1.0, 2.0])
+        assert find_roles(pixels, Data()).label == ""
+        assert find_roles(source_of(id=[1, 2], y=[0, 1], f=[1.0, 2.0]), Data()).label == "y"
+        assert find_roles(source_of(id=[1, 2], label=[0.0, np.nan], f=[1.0, 2.0]), Data()).label == "label"
+
+    def test_what_plays_no_role_is_told(self):
+        source = source_of(id=[1, 2], f=[1.0, 2.0], broken=["--", "3"], good=[True, False], __index_level_0__=[0, 1])
+        roles = find_roles(source, Data())
+        assert roles.features == ("f",)
+        assert left_out(source, roles) == {"broken": "text", "good": "bool", "__index_level_0__": "int64"}
+
+    @pytest.mark.parametrize("name", ["id", "label"])
+    def test_answers_are_no_features(self, name):
+        source = source_of(id=[1, 2], label=[0, 1], f=[1.0, 2.0])
+        with pytest.raises(DataError, match="cannot be features"):
+            find_roles(source, Data(id="id", label="label", features=("f", name)))
+
+    @pytest.mark.parametrize(("unit", "expected"), [("", 1.0), ("deg", 1.0), ("rad", np.rad2deg(1.0))])
+    def test_positions_are_degrees(self, unit, expected):
+        columns = {"id": np.array([7]), "ra": np.array([1.0]), "dec": np.array([1.0]), "f": np.array([0.0])}
+        source = memory("t", columns, units={"ra": unit, "dec": unit})
+        table = read_table(source, find_roles(source, Data()))
+        assert (table.ra[0], table.dec[0]) == pytest.approx((expected, expected))
+
+    def test_positions_in_other_units_are_refused(self):
+        columns = {"id": np.array([7]), "ra": np.array([1.0]), "dec": np.array([1.0]), "f": np.array([0.0])}
+        with pytest.raises(DataError, match="hourangle"):
+            find_roles(memory("t", columns, units={"ra": "hourangle"}), Data())
 
     def test_given_names_win(self):
         source = source_of(

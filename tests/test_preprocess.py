@@ -45,7 +45,20 @@ def test_quantile_is_sklearns(rows: int):
         z, flags = features.apply(fitted(x, "quantile"), values)
         np.testing.assert_allclose(z[:, varying], (2 * expected.transform(values) - 1)[:, varying], atol=1e-6)
         assert not z[:, ~varying].any()
-        assert not flags.any()
+        beyond = ((values < x.min(0)) | (values > x.max(0))).any(1)
+        np.testing.assert_array_equal(flags, np.where(beyond, features.OUTSIDE, 0))
+
+
+def test_values_beyond_training_are_flagged_and_keep_their_score():
+    x = np.stack([np.linspace(0, 1, 50), np.full(50, 3.0)], axis=1).astype(np.float32)
+    scaler = fitted(x, "quantile")
+    new = np.array([[0.5, 3], [1e30, 3], [-0.1, 3], [0.5, 3.1], [np.nan, 3]], np.float32)
+    z, flags = features.apply(scaler, new)
+    assert flags.tolist() == [0, features.OUTSIDE, features.OUTSIDE, features.OUTSIDE, features.NAN_INPUT]
+    assert not features.unusable(scaler, flags)[:4].any()
+    assert np.abs(z).max() <= 1
+    for kind in ("minmax", "standard", "none"):
+        assert not (features.apply(fitted(x, kind), new)[1] & features.OUTSIDE).any()
 
 
 def test_ties_get_their_mean_rank():

@@ -7,6 +7,7 @@ are up = stranger, so a small p-value is a strange object, and a null score (NaN
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -103,10 +104,17 @@ def threshold(calibration: np.ndarray, false_alarm_rate: float, level: float = 0
         raise ValueError(f"expected a false alarm rate between 0 and 1, got {false_alarm_rate}")
     possible = np.arange(1, num + 2) / (num + 1)  # the p-values there are; compared as `p_values` would be
     allowed = int(np.searchsorted(possible, false_alarm_rate, side="right"))
-    value = float(calibration[num - allowed]) if allowed else float("inf")
+    if not allowed:
+        return Threshold(float("inf"), 0.0, 0.0, 0.0, num)  # this line flags nobody, whatever comes
+    value = float(calibration[num - allowed])
     above = int((calibration > value).sum())
     low, high = clopper_pearson(above, num, level)
     return Threshold(value, allowed / (num + 1), low, high, num)
+
+
+def rows_needed(false_alarm_rate: float) -> int:
+    """Calibration rows without which no line has this rate: 1 / (n + 1) is the smallest p-value."""
+    return max(1, math.ceil(1 / false_alarm_rate - 1e-9) - 1)
 
 
 def clopper_pearson(count: int, num: int, level: float = 0.95) -> tuple[float, float]:

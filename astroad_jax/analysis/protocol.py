@@ -1,7 +1,8 @@
 """Protocols: many small trainings and their scores, side by side where that is faster.
 
 A `Case` is one training with its own rows and its own test set: a class taken as normal, a class hidden, a fold, a seed.
-Cases of equal width train together as one stacked method; nothing else about them need be equal.
+Cases with as many classes and as many steps an epoch train together as one stacked method. What comes of a case does not
+depend on its companions but in the last bits: it has its own key, batch order and step count.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from astroad_jax.engine.ensemble import keep_best, stack
+from astroad_jax.engine.ensemble import best_of, keep_best, member, stack
 from astroad_jax.engine.feed import members, resident
 from astroad_jax.engine.score import make_scorer
 from astroad_jax.engine.train import Fitted, fit
+from astroad_jax.sampling import steps_per_epoch
 from astroad_jax.types import Feed, Method, Plan
 
 
@@ -68,7 +70,7 @@ class Outcome(NamedTuple):
 
 
 def run(cases: Sequence[Case], build: Callable[[Plan], Method], training: Training) -> Iterator[Outcome]:
-    """Train and score all cases, `training.members` of them at a time.
+    """Train and score all cases, up to `training.members` of them at a time.
 
     Parameters
     ----------
@@ -78,11 +80,22 @@ def run(cases: Sequence[Case], build: Callable[[Plan], Method], training: Traini
     Yields
     ------
     Outcome
-        In the order of `cases`.
+        Alike cases one after another, each kind in the order of `cases`.
     """
-    for start in range(0, len(cases), training.members):
-        group = cases[start : start + training.members]
-        yield from ((_one(group[0], build, training),) if len(group) == 1 else _together(group, build, training))
+    kinds: dict[tuple[int, ...], list[Case]] = {}
+    for case in cases:
+        kinds.setdefault(_kind(case, training), []).append(case)
+    for alike in kinds.values():
+        for start in range(0, len(alike), training.members):
+            group = alike[start : start + training.members]
+            yield from ((_one(group[0], build, training),) if len(group) == 1 else _together(group, build, training))
+
+
+def _kind(case: Case, training: Training) -> tuple[int, ...]:
+    """What cases must share to be trained together: batches in an epoch and in a plain pass, and classes."""
+    rows, batch = len(case.x), training.batch_size
+    per_epoch = steps_per_epoch(rows, batch, training.remainder)
+    return per_epoch, steps_per_epoch(rows, batch), 1 + int(case.y.max()), *case.x.shape[1:]
 
 
 def _plan(cases: Sequence[Case], feed: Feed, training: Training) -> Plan:
@@ -91,12 +104,12 @@ def _plan(cases: Sequence[Case], feed: Feed, training: Training) -> Plan:
         num_steps=training.epochs * feed.steps_per_epoch,
         steps_per_epoch=feed.steps_per_epoch,
         steps_per_pass=feed.steps_per_pass,
-        num_classes=1 + max(int(case.y.max()) for case in cases),
+        num_classes=1 + int(cases[0].y.max()),
         balanced=training.balance,
     )
 
 
-def _train(method: Method, feed: Feed, seed: int, training: Training) -> tuple[Method, Fitted]:
+def _train(method: Method, feed: Feed, seed: int | list[int], training: Training) -> tuple[Method, Fitted]:
     if training.select_every:
         method = keep_best(method, training.select_every * feed.steps_per_epoch)
     settings = {"steps_per_call": training.steps_per_call, "progress": training.progress}
@@ -132,12 +145,17 @@ def _together(cases: Sequence[Case], build: Callable[[Plan], Method], training: 
         labels=[case.y for case in cases] if training.balance else None,
         remainder=training.remainder,
     )
-    method = stack(build(_plan(cases, feed, training)), len(cases))
-    method, fitted = _train(method, feed, cases[0].seed, training)
-    scorer = make_scorer(method, seed=cases[0].seed, batch_size=training.score_batch)
+    base = build(_plan(cases, feed, training))
+    _, fitted = _train(stack(base), feed, [case.seed for case in cases], training)
+    scorers = {seed: make_scorer(base, seed=seed, batch_size=training.score_batch) for seed in {c.seed for c in cases}}
     for m, case in enumerate(cases):
-        scores = scorer(fitted.state, case.x_test, np.arange(len(case.x_test)))
-        yield Outcome(case, {name: values[:, m] for name, values in scores.items()}, fitted.metrics)
+        scores = scorers[case.seed](member(best_of(fitted.state), m), case.x_test, np.arange(len(case.x_test)))
+        yield Outcome(case, scores, [_own(row, m) for row in fitted.metrics])
+
+
+def _own(row: dict[str, Any], m: int) -> dict[str, Any]:
+    """One member's part of a row of metrics."""
+    return {name: value[m] if isinstance(value, list) else value for name, value in row.items()}
 
 
 def _stack_valid(cases: Sequence[Case]) -> dict[str, np.ndarray]:

@@ -5,11 +5,12 @@
     RUN/model.json         feature names, object shape, class names, sizes, method
     RUN/preprocess.npz     fitted scaler
     RUN/calibration.npz    scores of held-out inliers
-    RUN/split.npz          ids of the rows that trained, calibrated and were held out
+    RUN/split.npz          the training table, and ids of the rows that trained, calibrated and were held out
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,12 @@ from astroad_jax import config, files
 from astroad_jax.analysis import calibrate
 from astroad_jax.engine import rundir
 from astroad_jax.engine.score import make_scorer
-from astroad_jax.errors import CorruptError, DataError
+from astroad_jax.errors import ConfigError, CorruptError, DataError
 from astroad_jax.methods import build, configure
 from astroad_jax.preprocess import features
 from astroad_jax.types import Method, Plan, State
+
+CHANGEABLE = ("score.", "data.id", "data.ra", "data.dec", "data.label", "data.anomalies")
 
 
 class Schema(NamedTuple):
@@ -128,17 +131,28 @@ def make_method(schema: Schema, settings: config.Run) -> Method:
     return build(configure(settings.method), schema.plan)
 
 
-def load(run: Path) -> Bundle:
+def load(run: Path, overrides: Sequence[str] = ()) -> Bundle:
     """Load a finished run.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        ``key=value`` for what may change after training: the keys in `CHANGEABLE`.
 
     Raises
     ------
     DataError, CorruptError, MismatchError
         No run, a damaged one, or one that is not finished.
+    ConfigError
+        An override of what the model was trained with.
     """
     run = Path(run)
     schema = load_schema(run)
-    settings = config.load(run / "config.toml")
+    for key in (override.partition("=")[0].strip() for override in overrides):
+        if not key.startswith(CHANGEABLE):
+            fix = "train another model with it"
+            raise ConfigError("this cannot change after training", where=key, expected=", ".join(CHANGEABLE), fix=fix)
+    settings = config.load(run / "config.toml", overrides)
     method = make_method(schema, settings)
     state, digest = rundir.load_state(run, method, example_batch(schema, settings.train.batch_size))
     scaler = features.load(run / "preprocess.npz")

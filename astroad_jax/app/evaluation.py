@@ -43,18 +43,21 @@ def evaluate(model: Bundle, run: Path, scores: Path, held_out_only: bool = True)
         Nothing to evaluate: no score directory, or no held-out row with a score.
     """
     table = catalog.read_scores(scores)
-    seen = _seen(model, run, table) if held_out_only else np.zeros(len(table["score"]), bool)
+    seen = _seen(model, run, scores, table) if held_out_only else np.zeros(len(table["score"]), bool)
     _check_any(table["score"], seen, scores)
     line = calibrate.threshold(model.calibration, model.settings.score.false_alarm_rate)
     measures: dict[str, Any] = {
         "rows": len(table["score"]),
         "null_scores": int(np.isnan(table["score"]).sum()),
         "held_out_rows": int((~seen).sum()),
+        "calibration_rows": line.calibration_rows,
         "asked_false_alarm_rate": model.settings.score.false_alarm_rate,
         "threshold": line.value,
         "threshold_interval": [line.low, line.high],
-        "above_threshold": int((table["score"] > line.value).sum()),
+        "above_threshold": int((table["score"][~seen] > line.value).sum()),
     }
+    if not np.isfinite(line.value):
+        measures["calibration_rows_needed"] = calibrate.rows_needed(model.settings.score.false_alarm_rate)
     groups, positive = {"all": table["score"][~seen]}, anomalous(model, table)
     figures = [scores / "scores.png", _curves(run, scores)]
     judged = ~seen & (table["label"] != "") if positive is not None else seen
@@ -65,7 +68,7 @@ def evaluate(model: Bundle, run: Path, scores: Path, held_out_only: bool = True)
         plots.roc(scores / "roc.png", {model.settings.method["name"]: held})
         figures.append(scores / "roc.png")
     rate = f"{model.settings.score.false_alarm_rate:.1%} false alarms"
-    plots.score_histogram(scores / "scores.png", groups, {rate: line.value})
+    plots.score_histogram(scores / "scores.png", groups, {rate: line.value} if np.isfinite(line.value) else {})
     top = strangest(table, LISTED)
     files.write_json(scores / "evaluation.json", {"measures": _plain(measures), "strangest": _plain(top)})
     return Evaluation(measures, top, figures)
@@ -83,11 +86,18 @@ def _check_any(score: np.ndarray, seen: np.ndarray, scores: Path) -> None:
     )
 
 
-def _seen(model: Bundle, run: Path, table: dict[str, np.ndarray]) -> np.ndarray:
-    """Which objects trained or calibrated the model."""
+def _seen(model: Bundle, run: Path, scores: Path, table: dict[str, np.ndarray]) -> np.ndarray:
+    """Which objects trained or calibrated the model: by their ids, or, of numbered rows, by those of the same table."""
     ids, parts = table["object_id"], load_arrays(Path(run) / "split.npz")
+    paths, rows = zip(*catalog.inputs(scores))
+    same = np.repeat([path == str(parts["table"]) for path in paths], rows) | (not parts["numbered"])
+    return same & _used(model, parts, ids, table.get("label"))
+
+
+def _used(model: Bundle, parts: dict[str, np.ndarray], ids: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """Whether ids are among those that trained or calibrated the model."""
     if "train" not in parts:  # the table was streamed, and split by the hash of its ids
-        return hash_parts(ids, table.get("label"), model.settings) != TEST
+        return hash_parts(ids, labels, model.settings) != TEST
     used = np.concatenate([parts["train"], parts["calibration"]])
     if used.dtype != ids.dtype:  # the same digits in another type; mixed integers would meet as floats
         ids, used = ids.astype(str), used.astype(str)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,35 +13,32 @@ from astroad_jax.app.scoring import duplicates
 SHOWN = 12  # labels listed
 
 
-def inspect(path: str | Path, settings: config.Data) -> dict[str, Any]:
+def inspect(source: data.Source, settings: config.Data) -> dict[str, Any]:
     """Read a table once and count what matters.
 
     Returns
     -------
     dict
-        ``rows``, ``format``, ``roles``, ``columns`` (one row each: type, missing, infinite, range, remarks),
-        ``labels`` (counts), ``duplicate_ids``, ``complete_rows``, ``empty_rows``.
+        ``rows``, ``format``, ``roles``, ``left_out`` (columns that play no role, with their types), ``columns`` (one row
+        each: type, missing, infinite, range, remarks), ``labels`` (counts), ``duplicate_ids``, ``complete_rows``
+        (counting only columns with anything in them), ``empty_rows``.
     """
-    source = data.open_source(path)
     roles = data.find_roles(source, settings)
-    counts = {name: np.zeros(2, np.int64) for name in roles.features}
-    low = dict.fromkeys(roles.features, np.inf)
-    high = dict.fromkeys(roles.features, -np.inf)
-    labels: dict[str, int] = {}
+    columns = {name: _Seen() for name in roles.features}
+    labels: Counter[str] = Counter()
     rows = complete = empty = 0
-    for table in data.stream_tables(source, roles, 65536):
-        x = table.x.reshape(len(table.x), len(roles.features), -1)
-        nan, inf = np.isnan(x), np.isinf(x)
-        rows, complete = rows + len(x), complete + int((~(nan | inf)).all((1, 2)).sum())
-        empty += int(nan.all((1, 2)).sum())
-        for i, name in enumerate(roles.features):
-            counts[name] += [nan[:, i].sum(), inf[:, i].sum()]
-            finite = x[:, i][np.isfinite(x[:, i])]
-            if finite.size:
-                low[name], high[name] = min(low[name], finite.min()), max(high[name], finite.max())
-        for label, count in zip(*np.unique(table.label, return_counts=True)) if table.label is not None else ():
-            labels[str(label)] = labels.get(str(label), 0) + int(count)
-    columns = [_column(source, name, counts[name], low[name], high[name], rows) for name in roles.features]
+    wanted = list(dict.fromkeys([*roles.features, *([roles.label] if roles.label else [])]))
+    for chunk in source.chunks(columns=wanted):
+        bad = np.concatenate([columns[name].add(chunk[name]) for name in roles.features], axis=1)
+        rows, complete, empty = rows + len(bad), complete + int((~bad.any(1)).sum()), empty + int(bad.all(1).sum())
+        if roles.label:
+            names, counts = np.unique(data.as_labels(chunk[roles.label]), return_counts=True)
+            labels.update(dict(zip(names.tolist(), counts.tolist())))
+    useful = [name for name, column in columns.items() if column.low <= column.high]
+    if len(useful) < len(columns):  # a column without anything in it makes no row incomplete
+        chunks = source.chunks(columns=useful) if useful else ()
+        bads = (np.concatenate([_Seen().add(chunk[name]) for name in useful], axis=1) for chunk in chunks)
+        complete = sum(int((~bad.any(1)).sum()) for bad in bads)
     return {
         "path": source.path,
         "format": source.format,
@@ -50,27 +47,49 @@ def inspect(path: str | Path, settings: config.Data) -> dict[str, Any]:
         "empty_rows": empty,
         "duplicate_ids": len(duplicates(source, roles)),
         "roles": roles._asdict(),
-        "columns": columns,
-        "labels": dict(sorted(labels.items(), key=lambda item: -item[1])),
+        "left_out": data.left_out(source, roles),
+        "columns": [column.row(name, str(source.columns[name].dtype)) for name, column in columns.items()],
+        "labels": dict(labels.most_common()),
     }
 
 
-def _column(source: data.Source, name: str, counts: np.ndarray, low: float, high: float, rows: int) -> dict[str, Any]:
-    remarks = []
-    if low == high:
-        remarks.append("constant")
-    if counts.sum() == rows:
-        remarks.append("nothing usable: ignore it")
-    finite = low <= high
-    return {
-        "column": name,
-        "type": str(source.columns[name].dtype),
-        "missing": int(counts[0]),
-        "infinite": int(counts[1]),
-        "lowest": float(low) if finite else None,
-        "highest": float(high) if finite else None,
-        "remarks": ", ".join(remarks),
-    }
+class _Seen:
+    """What a feature column holds, counted chunk by chunk in the file's own precision."""
+
+    def __init__(self) -> None:
+        self.missing = self.infinite = 0
+        self.low, self.high = np.inf, -np.inf
+
+    def add(self, values: np.ndarray) -> np.ndarray:
+        """Count one chunk; ``(N, values in a row)`` bool: which are not finite in float32."""
+        x = values.reshape(len(values), -1).astype(np.float64)
+        nan, inf = np.isnan(x), np.abs(x) > np.finfo(np.float32).max
+        self.missing, self.infinite = self.missing + int(nan.sum()), self.infinite + int(inf.sum())
+        finite = x[~(nan | inf)]
+        if finite.size:
+            self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
+        return nan | inf
+
+    def row(self, name: str, kind: str) -> dict[str, Any]:
+        """Line of the report."""
+        finite = self.low <= self.high
+        return {
+            "column": name,
+            "type": kind,
+            "missing": self.missing,
+            "infinite": self.infinite,
+            "lowest": self.low if finite else None,
+            "highest": self.high if finite else None,
+            "remarks": self._remark(finite),
+        }
+
+    def _remark(self, finite: bool) -> str:
+        if not finite:
+            return "nothing usable: ignore it"
+        if self.low == self.high:
+            return "constant"
+        grain = np.spacing(np.float32(max(abs(self.low), abs(self.high))))
+        return "varies by less than float32 can tell: subtract an offset" if grain > 1e-3 * (self.high - self.low) else ""
 
 
 def suggest(found: dict[str, Any], given: config.Data) -> config.Run:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from astroad_jax import config, data
-from astroad_jax.app import bundle, evaluation, scoring, training
+from astroad_jax.app import bundle, evaluation, inspection, scoring, training
 from astroad_jax.data import mock
 from astroad_jax.engine import catalog
 from astroad_jax.errors import DataError
@@ -47,22 +45,13 @@ def quickstart(path: str | None, out: Path, settings: list[str], progress: bool 
 
 
 def choose(source: data.Source, settings: list[str], mocked: bool) -> config.Run:
-    """A configuration that suits the table: MCDSVDD where it has classes, Deep SVDD where it has none."""
-    table = {"ignore": ["kind"], "anomalies": ["anomaly"]} if mocked else {"path": source.path}
-    values = config.override({"data": table, "train": {"epochs": 40}}, settings)
-    first = config.parse(config.Run, values, "command line")
-    labels = _classes(source, first)
-    several = len(labels - set(first.data.anomalies) - {""}) >= 2
-    defaults = {"method": {"name": "mcdsvdd" if several else "deep_svdd"}, "train": {"balance": several}}
-    merged = {
-        table: {**defaults.get(table, {}), **values.get(table, {})}
-        for table in ("data", "preprocess", "method", "train", "score")
-    }
+    """A configuration that suits the table: what `inspection.suggest` says of it, under what the user sets."""
+    table = {"ignore": ["kind"], "anomalies": ["anomaly"]} if mocked else {}
+    asked = config.override({"data": table, "train": {"epochs": 40}}, settings)
+    wanted = config.parse(config.Run, asked, "command line")
+    suggested = inspection.suggest(inspection.inspect(source, wanted.data), wanted.data).model_dump(exclude_defaults=True)
+    if mocked:
+        suggested["data"].pop("path")
+    merged = {name: {**suggested.get(name, {}), **asked.get(name, {})} for name in config.Run.model_fields}
+    merged["data"] = {**asked["data"], **suggested["data"]}
     return config.parse(config.Run, merged, "command line")
-
-
-def _classes(source: data.Source, settings: config.Run) -> set[str]:
-    roles = data.find_roles(source, settings.data)
-    if not roles.label:
-        return set()
-    return {str(value) for chunk in source.chunks(columns=[roles.label]) for value in np.unique(chunk[roles.label])}

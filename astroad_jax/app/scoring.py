@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from astroad_jax import data
+from astroad_jax import data, files
 from astroad_jax.app.bundle import Bundle
 from astroad_jax.engine import catalog
 from astroad_jax.errors import DataError
 from astroad_jax.preprocess import features
 
 DUPLICATE_ID = 16
-FLAG_NAMES = {**features.FLAG_NAMES, DUPLICATE_ID: "duplicate id", catalog.BAD_SCORE: "score not finite"}
+FLAG_NAMES = {**features.FLAG_NAMES, DUPLICATE_ID: "id occurs more than once in its table", **catalog.FLAG_NAMES}
+log = logging.getLogger(__name__)
 
 
 def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path, progress: bool = False) -> catalog.Report:
@@ -32,7 +34,14 @@ def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path,
     partitions = [_partition(model, source) for source in sources]
     p_value = model.p_value
     return catalog.score_catalog(
-        scorer, model.state, partitions, out, identity=model.identity(), p_value=p_value, progress=progress
+        scorer,
+        model.state,
+        partitions,
+        out,
+        identity=model.identity(),
+        p_value=p_value,
+        flag_names=FLAG_NAMES,
+        progress=progress,
     )
 
 
@@ -40,17 +49,17 @@ def _partition(model: Bundle, source: data.Source | str | Path) -> catalog.Parti
     """Name an input without opening it: what is wrong with it then concerns its partition alone."""
     if isinstance(source, data.Source):
         return catalog.Partition(source.name, source.path, lambda: _chunks(model, source), _stamp(source.path))
-    path, name = str(source), data.partition_of(source)
+    path, name = files.canonical(source), data.partition_of(source)
     return catalog.Partition(name, path, lambda: _chunks(model, data.open_source(path)), _stamp(path))
 
 
 def _stamp(path: str) -> str:
-    """Size and time of change of a file; empty for what is none."""
+    """Size, and times of change of a file's bytes and of its entry; empty for what is none."""
     try:
         found = Path(path).stat()
     except OSError:
         return ""
-    return f"{found.st_size} bytes of {found.st_mtime_ns}"
+    return f"{found.st_size} bytes of {found.st_mtime_ns}, {found.st_ctime_ns}"
 
 
 def roles_for(model: Bundle, source: data.Source) -> data.Roles:
@@ -61,13 +70,24 @@ def roles_for(model: Bundle, source: data.Source) -> data.Roles:
     Raises
     ------
     DataError
-        Features that are missing or not numeric.
+        Features that are missing or not numeric, or the run's id column where there is none else.
     """
     own = model.settings.data
     names = {role: getattr(own, role) for role in ("id", "ra", "dec", "label")}
     kept = {role: name if name in source.columns else "" for role, name in names.items()}
     wanted = own.model_copy(update={**kept, "features": model.schema.features})
-    return data.find_roles(source, wanted)
+    roles = data.find_roles(source, wanted)
+    if own.id and not roles.id:
+        raise DataError(
+            "this table has no ids",
+            where=source.path,
+            expected=f"the run's id column {own.id!r}, or one of a usual name",
+            got=", ".join(list(source.columns)[:20]),
+            fix="name the column that holds them: data.id=COLUMN",
+        )
+    if not roles.id:
+        log.warning("%s has no id column (data.id=COLUMN names one): its objects are numbered by row", source.path)
+    return roles
 
 
 def _chunks(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:

@@ -22,12 +22,14 @@ class Parts(NamedTuple):
 
 
 def split(labels: np.ndarray, settings: config.Run) -> Parts:
-    """Stratified parts of the inliers; every anomaly is in the test part.
+    """Parts of the inliers: a stratified test part, and of the rest a calibration part drawn without regard to class.
+
+    Every anomaly is in the test part.
 
     Raises
     ------
     DataError
-        A label named in ``data.anomalies`` that no row has, or no inlier at all.
+        A label named in ``data.anomalies`` that no row has, hardly any inlier, or labels that name rows, not classes.
     """
     wanted, present = set(settings.data.anomalies), set(labels.tolist())
     if wanted - present:
@@ -42,11 +44,25 @@ def split(labels: np.ndarray, settings: config.Run) -> Parts:
     inliers = np.flatnonzero(~anomalous)
     if len(inliers) < 3:
         raise DataError("too few rows to train on", expected="at least 3 that are no anomalies", got=len(inliers))
+    _check_classes(labels[inliers])
     seed = settings.train.seed
     keep, test = splits.stratified(labels[inliers], settings.data.test_fraction, seed)
-    train, calibration = splits.stratified(labels[inliers[keep]], settings.data.calibration_fraction, seed + 1)
+    train, calibration = splits.uniform(labels[inliers[keep]], settings.data.calibration_fraction, seed + 1)
     rest = np.concatenate([inliers[test], np.flatnonzero(anomalous)])
     return Parts(inliers[keep][train], inliers[keep][calibration], np.sort(rest))
+
+
+def _check_classes(labels: np.ndarray) -> None:
+    """Refuse labels most of which occur once: a coordinate or a name was taken for a class."""
+    _, counts = np.unique(labels, return_counts=True)
+    if len(labels) >= 20 and (counts == 1).sum() > len(labels) / 2:
+        raise DataError(
+            "the label column does not hold classes",
+            where="data.label",
+            expected="labels that several rows share",
+            got=f"{len(counts)} different labels in {len(labels)} rows",
+            fix="set data.label to another column, or list this one in data.ignore",
+        )
 
 
 def hash_parts(ids: np.ndarray, labels: np.ndarray | None, settings: config.Run) -> np.ndarray:
@@ -63,3 +79,9 @@ def hash_parts(ids: np.ndarray, labels: np.ndarray | None, settings: config.Run)
     if labels is not None and settings.data.anomalies:
         test = test | np.isin(labels, list(settings.data.anomalies))
     return np.where(test, TEST, np.where(held, CALIBRATION, TRAIN))
+
+
+def class_index(labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+    """Class number of every label, -1 for those that are none of the classes."""
+    places = {name: number for number, name in enumerate(classes)}
+    return np.array([places.get(label, -1) for label in labels.tolist()], np.int32)

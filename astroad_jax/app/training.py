@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from astroad_jax import config, data
-from astroad_jax.app import bundle
+from astroad_jax import config, data, files
+from astroad_jax.analysis import calibrate
+from astroad_jax.app import bundle, streaming
 from astroad_jax.app.launch import is_primary
-from astroad_jax.app.split import CALIBRATION, TRAIN, hash_parts, split
+from astroad_jax.app.split import class_index, split
 from astroad_jax.engine import rundir, sharding
 from astroad_jax.engine.feed import resident
 from astroad_jax.engine.score import make_scorer
@@ -32,7 +33,7 @@ class Prepared(NamedTuple):
     scaler: features.Scaler
     feed: Feed
     calibrate_on: tuple[np.ndarray, np.ndarray]  # x, ids
-    ids: dict[str, np.ndarray]  # of each part
+    ids: dict[str, np.ndarray]  # of each part; none where the table was streamed and split by the hash of its ids
 
 
 def train(source: data.Source, settings: config.Run, out: Path, progress: bool = False) -> Fitted:
@@ -46,13 +47,16 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
     out = Path(out)
     settings = settings.model_copy(update={"method": configure(settings.method).model_dump()})
     roles = data.find_roles(source, settings.data)
+    if not roles.id:
+        log.warning("%s has no id column (data.id): its objects are numbered by row", source.path)
     prepared = (_stream if settings.data.stream else _load)(source, roles, settings)
     method, options = bundle.make_method(prepared.schema, settings), settings.train
     with rundir.open_run(out, settings, prepared.feed, options.keep_checkpoints) as hooks:
         if is_primary():
             bundle.save_schema(out, prepared.schema, settings)
             features.save(prepared.scaler, out / "preprocess.npz")
-            bundle.save_arrays(out / "split.npz", **prepared.ids)
+            where = {"table": np.array(files.canonical(source.path)), "numbered": np.array(not roles.id)}
+            bundle.save_arrays(out / "split.npz", **where, **prepared.ids)
         fitted = fit(
             method,
             prepared.feed,
@@ -66,6 +70,7 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
         scorer = make_scorer(method, seed=options.seed, batch_size=settings.score.batch_size)
         scores = scorer(sharding.to_host(fitted.state), *prepared.calibrate_on)["score"]
         _check_scores(scores, out)
+        _check_rate(len(scores), settings)
         if is_primary():
             bundle.save_arrays(out / "calibration.npz", score=scores)
     return fitted
@@ -85,6 +90,17 @@ def _check_scores(scores: np.ndarray, out: Path) -> None:
     )
 
 
+def _check_rate(rows: int, settings: config.Run) -> None:
+    """Say where the calibration rows are too few for the false-alarm rate asked for."""
+    rate = settings.score.false_alarm_rate
+    if rows < calibrate.rows_needed(rate):
+        log.warning(
+            "%d calibration rows cannot tell a false-alarm rate of %g, which takes %d: no threshold will be drawn "
+            "(raise data.calibration_fraction or score.false_alarm_rate)",
+            *(rows, rate, calibrate.rows_needed(rate)),
+        )
+
+
 def _check_calibration(rows: int, source: data.Source) -> None:
     """Refuse, before training, a table that leaves nothing to calibrate on."""
     if not rows:
@@ -95,12 +111,6 @@ def _check_calibration(rows: int, source: data.Source) -> None:
             got=0,
             fix="raise data.calibration_fraction, or use more rows",
         )
-
-
-def class_index(labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """Class number of every label, -1 for those that are none of the classes."""
-    places = {name: number for number, name in enumerate(classes)}
-    return np.array([places.get(label, -1) for label in labels.tolist()], np.int32)
 
 
 def _load(source: data.Source, roles: data.Roles, settings: config.Run) -> Prepared:
@@ -161,69 +171,21 @@ def _report_unusable(source: data.Source, usable: np.ndarray, flags: np.ndarray)
 
 
 def _stream(source: data.Source, roles: data.Roles, settings: config.Run) -> Prepared:
-    """Leave the table on disk: split by id hash, scale by its first rows, read it anew every epoch."""
-    from astroad_jax.data.pipeline import stream_feed
-
+    """Leave the table on disk: split by id hash, scale by a sample of it, read it anew every epoch."""
     if settings.train.balance:
         raise DataError(
             "a streamed table cannot be drawn from by class",
             where="train.balance",
             fix="set data.stream = false, or train.balance = false",
         )
-
-    def part(table: data.Table) -> np.ndarray:
-        return hash_parts(table.ids, table.label, settings)
-
-    sample = _sample(source, roles, settings, part)
-    scaler = features.fit(sample.x, settings.preprocess, roles.features)
-    classes = tuple(sorted(set(sample.label.tolist()) - {""})) if sample.label is not None else ("",)
-
-    def keep(table: data.Table) -> np.ndarray:
-        return (part(table) == TRAIN) & ~features.unusable(scaler, features.apply(scaler, table.x)[1])
-
-    def transform(table: data.Table) -> dict[str, np.ndarray]:
-        labels = table.label if table.label is not None else np.full(len(table.ids), "", "U1")
-        return {"x": np.asarray(features.apply(scaler, table.x)[0]), "y": class_index(labels, classes)}
-
-    options = settings.train
-    feed = stream_feed(
-        source,
-        roles,
-        transform,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        shuffle_rows=settings.data.shuffle_rows,
-        keep=keep,
-    )
-    shape = sample.x.shape[1:]
-    schema = bundle.Schema(roles.features, shape, classes or ("",), plan(feed, shape, len(classes) or 1, settings))
-    held = _calibration_rows(source, roles, settings, part, scaler)
-    _check_calibration(len(held[0]), source)
-    return Prepared(schema, scaler, feed, held, {"salt": np.array(str(options.seed))})
-
-
-def _sample(source: data.Source, roles: data.Roles, settings: config.Run, part) -> data.Table:
-    """Training rows among the first `data.shuffle_rows` of the file."""
-    table = next(data.stream_tables(source, roles, settings.data.shuffle_rows))
-    rows = np.flatnonzero(part(table) == TRAIN)
-    if not len(rows):
-        raise DataError(
-            "no row is left to train on",
-            where=source.path,
-            fix="raise data.shuffle_rows, check data.anomalies",
-        )
-    columns = [None if column is None else column[rows] for column in table[:5]]
-    return data.Table(*columns, features=table.features)
-
-
-def _calibration_rows(source, roles, settings: config.Run, part, scaler) -> tuple[np.ndarray, np.ndarray]:
-    """Preprocessed calibration rows and their ids, at most `data.shuffle_rows` of them."""
-    xs, ids = [], []
-    for table in data.stream_tables(source, roles, 65536):
-        x, flags = features.apply(scaler, table.x)
-        rows = (part(table) == CALIBRATION) & ~features.unusable(scaler, flags)
-        xs.append(np.asarray(x)[rows])
-        ids.append(table.ids[rows])
-        if sum(map(len, ids)) >= settings.data.shuffle_rows:
-            break
-    return np.concatenate(xs), np.concatenate(ids)
+    seen = streaming.survey(source, roles, settings)
+    scaler = features.fit(seen.sample, settings.preprocess, roles.features)
+    flags = features.apply(scaler, seen.sample)[1]
+    _report_unusable(source, ~features.unusable(scaler, flags), flags)
+    feed = streaming.feed(source, roles, settings, scaler, seen.classes)
+    shape = seen.sample.shape[1:]
+    schema = bundle.Schema(roles.features, shape, seen.classes, plan(feed, shape, len(seen.classes), settings))
+    x, flags = features.apply(scaler, seen.calibration[0])
+    usable = ~features.unusable(scaler, flags)
+    _check_calibration(int(usable.sum()), source)
+    return Prepared(schema, scaler, feed, (np.asarray(x)[usable], seen.calibration[1][usable]), {})

@@ -10,7 +10,7 @@ import importlib
 from pathlib import Path
 
 from astroad_jax.data.source import Column, Source, memory, partition_name
-from astroad_jax.data.table import Roles, Table, check_ids, find_roles, read_table, stream_tables
+from astroad_jax.data.table import Roles, Table, as_labels, check_ids, find_roles, left_out, read_table, stream_tables
 from astroad_jax.errors import DataError, did_you_mean
 
 __all__ = [
@@ -18,8 +18,10 @@ __all__ = [
     "Roles",
     "Source",
     "Table",
+    "as_labels",
     "check_ids",
     "find_roles",
+    "left_out",
     "memory",
     "open_source",
     "partition_of",

@@ -31,7 +31,8 @@ def open_fits(path: str) -> Source:
     """Open the first table of a FITS file (ASCII or binary, gzipped or not).
 
     Every HDU that carries ``CHECKSUM``/``DATASUM`` is verified once, here. Blank-padded text loses its
-    padding, as the standard wants it; integers equal to ``TNULL`` count as missing.
+    padding, as the standard wants it; integers equal to ``TNULL`` (before scaling, as the standard has it) count as
+    missing.
 
     Raises
     ------
@@ -119,13 +120,27 @@ def _first_table(hdus: HDUList, path: str) -> int:
 
 def _column(hdu: BinTableHDU, name: str) -> Column:
     """Type of one column after scaling; whether integers are missing takes a pass over that column."""
-    column = describe(np.asarray(hdu.data[:1][name]))
-    null = hdu.columns[name].null
-    if column.dtype == UNREADABLE or column.dtype.kind not in "iu" or null in (None, ""):
+    column = describe(np.asarray(hdu.data[:1][name]))._replace(unit=hdu.columns[name].unit or "")
+    nulls = _nulls(hdu, name)
+    if column.dtype == UNREADABLE or column.dtype.kind not in "iu" or not nulls:
         return column
     starts = range(0, len(hdu.data), ROWS)
-    missing = any((np.asarray(hdu.data[start : start + ROWS][name]) == null).any() for start in starts)
-    return Column(np.dtype(np.float64), column.shape) if missing else column
+    missing = any(np.isin(np.asarray(hdu.data[start : start + ROWS][name]), nulls).any() for start in starts)
+    return column._replace(dtype=np.dtype(np.float64)) if missing else column
+
+
+def _nulls(hdu: BinTableHDU, name: str) -> list[float]:
+    """What a missing integer looks like after scaling; empty where there is no such value.
+
+    ``TNULL`` is a stored value. Where the scaling only makes integers unsigned, some writers (astropy among them) give
+    the value after scaling instead: both are taken.
+    """
+    column = hdu.columns[name]
+    if column.null in (None, ""):
+        return []
+    scale, zero = column.bscale or 1, column.bzero or 0
+    stored = column.null * scale + zero
+    return [stored, column.null] if scale == 1 and zero else [stored]
 
 
 def _values(part: np.ndarray, hdu: BinTableHDU, name: str, column: Column) -> np.ndarray:
@@ -133,6 +148,7 @@ def _values(part: np.ndarray, hdu: BinTableHDU, name: str, column: Column) -> np
     values = np.array(part[name])
     if values.dtype.kind in "US":
         return np.char.rstrip(values.astype(str))
-    if column.dtype.kind == "f" and values.dtype.kind in "iu":
-        return np.where(values == hdu.columns[name].null, np.nan, values.astype(np.float64))
+    nulls = _nulls(hdu, name) if column.dtype.kind == "f" else []
+    if nulls:
+        return np.where(np.isin(values, nulls), np.nan, values.astype(np.float64))
     return native(values)

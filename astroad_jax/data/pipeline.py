@@ -28,8 +28,6 @@ from astroad_jax.types import Feed
 T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
 Transform = Callable[[Table], Mapping[str, np.ndarray]]
-Keep = Callable[[Table], np.ndarray]
-Rows = tuple[np.ndarray, np.ndarray]  # index (B,) int32 and mask (B,) float32
 
 
 def table_feed(
@@ -57,14 +55,7 @@ def table_feed(
         Arrays that are empty, of different lengths or not numeric.
     """
     num_rows = _check_arrays(arrays)
-
-    def plain(step: int) -> Rows:
-        return sampling.batch_indices(seed, int(step), num_rows, batch_size, "pad")
-
-    def batch(step: int) -> Rows:
-        return sampling.batch_indices(seed, int(step), num_rows, batch_size, remainder)
-
-    order = batch if labels_for_balance is None else _balanced(seed, labels_for_balance, num_rows, batch_size)
+    order = sampling.row_order(num_rows, seed=seed, batch_size=batch_size, remainder=remainder, labels=labels_for_balance)
 
     digest = hashlib.sha256()
     _add_arrays(digest, arrays)
@@ -72,8 +63,8 @@ def table_feed(
         _add_arrays(digest, {"balance": np.asarray(labels_for_balance)})
     digest.update(json.dumps([seed, batch_size, remainder, labels_for_balance is not None]).encode())
     return Feed(
-        batches=lambda start: _gathered(arrays, order, batch_size, start),
-        passes=lambda start: _gathered(arrays, plain, batch_size, start),
+        batches=lambda start: _gathered(arrays, order.batch, batch_size, start),
+        passes=lambda start: _gathered(arrays, order.plain, batch_size, start),
         batch_size=batch_size,
         steps_per_epoch=sampling.steps_per_epoch(num_rows, batch_size, remainder),
         steps_per_pass=sampling.steps_per_epoch(num_rows, batch_size),
@@ -92,28 +83,9 @@ def _check_arrays(arrays: Mapping[str, np.ndarray]) -> int:
     return next(iter(lengths.values()))
 
 
-def _balanced(seed: int, labels: np.ndarray, num_rows: int, batch_size: int) -> Callable[[int], Rows]:
-    """Step -> rows and mask; rows whose label is -1 take no part."""
-    labels = np.asarray(labels)
-    known = np.flatnonzero(labels >= 0).astype(np.int32)
-    if len(labels) != num_rows or not len(known):
-        raise DataError(
-            "labels to balance do not fit the arrays",
-            expected=f"{num_rows} class numbers, not all of them -1",
-            got=f"{len(labels)}, of which {len(known)} known",
-        )
-    classes = np.ascontiguousarray(labels[known])
-
-    def order(step: int) -> Rows:
-        index, mask = sampling.balanced_indices(seed, int(step), classes, batch_size)
-        return known[index], mask
-
-    return order
-
-
 def _gathered(
     arrays: Mapping[str, np.ndarray],
-    order: Callable[[int], Rows],
+    order: Callable[[int], sampling.Batch],
     batch_size: int,
     start: int,
 ) -> Iterator[Arrays]:
@@ -122,7 +94,7 @@ def _gathered(
     tensors = {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
 
     def gather(step: Any) -> dict[str, Any]:
-        index, mask = tf.numpy_function(order, [step], (tf.int32, tf.float32), stateful=False)
+        index, mask = tf.numpy_function(lambda number: order(int(number)), [step], (tf.int32, tf.float32), stateful=False)
         index, mask = tf.ensure_shape(index, (batch_size,)), tf.ensure_shape(mask, (batch_size,))
         return {**{name: tf.gather(tensor, index) for name, tensor in tensors.items()}, "mask": mask}
 
@@ -157,7 +129,6 @@ class _Stream(NamedTuple):
     source: Source
     roles: Roles
     transform: Transform
-    keep: Keep | None
     seed: int
     batch_size: int
     shuffle_rows: int
@@ -171,7 +142,6 @@ def stream_feed(
     seed: int,
     batch_size: int,
     shuffle_rows: int = ROWS,
-    keep: Keep | None = None,
 ) -> Feed:
     """Feed from a source that need not fit into memory.
 
@@ -182,18 +152,16 @@ def stream_feed(
 
     Parameters
     ----------
-    transform : Table -> dict of (N, ...) arrays
-        Row by row: the preprocessing, and ``y`` where there is one.
-    keep : Table -> (N,) bool, optional
-        Rows to train on, decided before `transform`; by position in the split (`splits.by_id_hash`), label,
-        flags.
+    transform : Table -> dict of (M, ...) arrays
+        The rows to train on (by `splits.by_id_hash`, label, flags), preprocessed, and ``y`` where there is one; row by
+        row, so that it does not matter how the file is cut into tables.
 
     Raises
     ------
     DataError
-        A file that changed or is damaged, no row kept, a transform that changes the number of rows.
+        A file that changed or is damaged, no row to train on, arrays of different lengths.
     """
-    stream = _Stream(source, roles, transform, keep, seed, batch_size, shuffle_rows)
+    stream = _Stream(source, roles, transform, seed, batch_size, shuffle_rows)
     num_rows, first = _first_pass(stream)
     steps = sampling.steps_per_epoch(num_rows, batch_size)
 
@@ -212,15 +180,11 @@ def stream_feed(
 
 
 def _first_pass(stream: _Stream) -> tuple[int, Arrays]:
-    """Number of kept rows, and the first of them transformed: they show names, types and shapes."""
+    """Number of rows to train on, and the first of them: they show names, types and shapes."""
     num_rows, first = 0, None
-    if stream.keep is None and stream.source.num_rows is not None:
-        return stream.source.num_rows, next(_chunks(stream))
-    for table in stream_tables(stream.source, stream.roles, _chunk_rows(stream)):
-        kept = len(table.x) if stream.keep is None else int(np.count_nonzero(stream.keep(table)))
-        num_rows += kept
-        if kept and first is None:
-            first = _transformed(stream, table)
+    for arrays in _chunks(stream):
+        num_rows += len(next(iter(arrays.values())))
+        first = arrays if first is None else first
     if first is None:
         raise DataError("no row is left to train on", where=stream.source.path, fix="check labels, splits and flags")
     return num_rows, first
@@ -231,26 +195,14 @@ def _chunk_rows(stream: _Stream) -> int:
 
 
 def _chunks(stream: _Stream) -> Iterator[Arrays]:
-    """Kept and transformed rows of one pass, chunk by chunk, in file order."""
+    """Transformed rows of one pass, chunk by chunk, in file order."""
     for table in stream_tables(stream.source, stream.roles, _chunk_rows(stream)):
-        arrays = _transformed(stream, table)
-        if len(next(iter(arrays.values()))):
+        arrays = {name: np.asarray(array) for name, array in stream.transform(table).items()}
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise DataError("a transform must give arrays of one length", got=lengths)
+        if next(iter(lengths.values())):
             yield arrays
-
-
-def _transformed(stream: _Stream, table: Table) -> Arrays:
-    if stream.keep is not None:
-        table = _take(table, np.asarray(stream.keep(table), bool))
-    arrays = {name: np.asarray(array) for name, array in stream.transform(table).items()}
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if set(lengths.values()) != {len(table.x)}:
-        raise DataError("a transform must keep the rows", expected=f"{len(table.x)} rows", got=lengths)
-    return arrays
-
-
-def _take(table: Table, rows: np.ndarray) -> Table:
-    columns = [None if column is None else column[rows] for column in table[:5]]
-    return Table(*columns, features=table.features)
 
 
 def _shuffled(chunks: Iterator[Arrays], rng: np.random.Generator, size: int) -> Iterator[Arrays]:
@@ -337,7 +289,6 @@ def _stream_fingerprint(stream: _Stream, num_rows: int, first: Arrays) -> str:
         stream.seed,
         stream.batch_size,
         stream.shuffle_rows,
-        stream.keep is not None,
     ]
     digest.update(json.dumps(options).encode())
     return digest.hexdigest()

@@ -42,10 +42,13 @@ class Column(NamedTuple):
         Native byte order; `TEXT` for strings of any width, `UNREADABLE` where the values have no array form.
     shape : tuple of int
         Shape of ONE row's value: ``()`` for scalars.
+    unit : str
+        As the file gives it; ``""`` where it gives none.
     """
 
     dtype: np.dtype
     shape: tuple[int, ...]
+    unit: str = ""
 
 
 class Source(NamedTuple):
@@ -171,21 +174,32 @@ def select(known: Mapping[str, Column], asked: Sequence[str] | None, where: str)
 
 
 def shared_rows(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Row count of a file of loose arrays: the first dimension most of them share, the largest in a tie.
+    """Row count of a file of loose arrays: the first dimension most of them share.
 
-    Others (a wavelength grid, class names) are no columns of the table. 0 where there is no array at all.
+    In a tie, that of an array with more axes (spectra before their wavelength grid), then the largest. Others are no
+    columns of the table. 0 where there is no array at all.
     """
     counts = Counter(shape[0] for shape in shapes.values() if shape)
-    return max(counts, key=lambda rows: (counts[rows], rows), default=0)
+    axes = {rows: max(len(shape) for shape in shapes.values() if shape and shape[0] == rows) for rows in counts}
+    return max(counts, key=lambda rows: (counts[rows], axes[rows], rows), default=0)
 
 
-def memory(name: str, arrays: Mapping[str, np.ndarray], *, path: str = "", format: str = "memory") -> Source:
+def memory(
+    name: str,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    path: str = "",
+    format: str = "memory",
+    units: Mapping[str, str] | None = None,
+) -> Source:
     """Wrap arrays that are in memory already.
 
     Parameters
     ----------
     arrays : dict of (N, ...) arrays
         Any byte order; masked arrays and bytes are converted as from a file.
+    units : dict of str, optional
+        Of the columns that have one.
 
     Raises
     ------
@@ -197,7 +211,7 @@ def memory(name: str, arrays: Mapping[str, np.ndarray], *, path: str = "", forma
     lengths = {key: len(value) for key, value in plain.items()}
     if len(set(lengths.values())) > 1:
         raise DataError("columns have different lengths", where=path or name, expected="one length", got=lengths)
-    known = {key: describe(value) for key, value in plain.items()}
+    known = {key: describe(value)._replace(unit=(units or {}).get(key, "")) for key, value in plain.items()}
     num_rows = next(iter(lengths.values()), 0)
 
     def chunks(rows: int = ROWS, columns: Sequence[str] | None = None) -> Iterator[dict[str, np.ndarray]]:

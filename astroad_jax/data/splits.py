@@ -42,6 +42,31 @@ def stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarr
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
+def uniform(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw rows whatever their class, so that the drawn are to the others as new objects are.
+
+    Calibration needs this: a stratified draw takes none of a class of a few. One row of every class stays.
+
+    Parameters
+    ----------
+    labels, fraction, seed
+        As for `stratified`; ``floor(N * fraction + 1/2)`` rows are drawn, less those given back.
+
+    Returns
+    -------
+    rest, drawn : int64 arrays
+        Row numbers, ascending; together every row once.
+    """
+    _check_fraction(fraction)
+    rng = np.random.Generator(np.random.Philox(key=np.array([seed, _hash("uniform", b"split")], np.uint64)))
+    drawn = np.zeros(len(labels), bool)
+    drawn[rng.permutation(len(labels))[: int(np.floor(len(labels) * fraction + 0.5))]] = True
+    names, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    gone = np.bincount(inverse[~drawn], minlength=len(names)) == 0
+    drawn[first[gone]] = False
+    return np.flatnonzero(~drawn), np.flatnonzero(drawn)
+
+
 def stratified_folds(labels: np.ndarray, k: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Deal every class over k folds like cards.
 

@@ -39,19 +39,12 @@ DEC_NAMES = (
     "target_dec",
 )
 DEC_NAMES += ("coord_dec", "_dej2000")
-LABEL_NAMES = (
-    "label",
-    "class",
-    "y",
-    "target",
-    "classalerce",
-    "alerceclass",
-    "class_name",
-    "spectype",
-    "type",
-    "cls",
-)
+LABEL_NAMES = ("label", "class", "classalerce", "alerceclass", "class_name", "spectype", "cls")
+MAYBE_LABEL_NAMES = ("y", "target", "type")  # a label unless it holds fractions, as a pixel coordinate y would
 ARRAY_NAMES = ("x", "image", "images", "flux", "spectrum")
+PANDAS_INDEX = "__index_level_"
+DEGREES = ("", "deg", "degree", "degrees")
+RADIANS = ("rad", "radian", "radians")
 
 
 class Roles(NamedTuple):
@@ -116,8 +109,10 @@ def find_roles(source: Source, data: Data) -> Roles:
     free = {name: column for name, column in source.columns.items() if name not in data.ignore}
     given = {data.id, data.ra, data.dec, data.label, *data.features}
     candidates = {name: column for name, column in free.items() if name not in given and not column.shape}
-    label = data.label or _by_name(candidates, LABEL_NAMES, "biufU")
-    identifier = data.id or _by_name({n: c for n, c in candidates.items() if n != label}, ID_NAMES, "iuU")
+    label = data.label or _by_name(candidates, LABEL_NAMES, "biufU") or _by_name(candidates, MAYBE_LABEL_NAMES, "biU")
+    others = {name: column for name, column in candidates.items() if name != label}
+    # A column named like an id that cannot be one is refused below: row numbers in its place would be the wrong ids.
+    identifier = data.id or _by_name(others, ID_NAMES, "iuU") or _by_name(others, ID_NAMES, "bfO")
     ra = data.ra or _by_name(candidates, RA_NAMES, "f")
     dec = data.dec or _by_name(candidates, DEC_NAMES, "f")
     if not (ra and dec):
@@ -157,8 +152,15 @@ def _features(columns: dict[str, Column], taken: set[str]) -> list[str]:
     for name in ARRAY_NAMES:
         if name in arrays:
             return [arrays[name]]
-    telling = {*ID_NAMES, *RA_NAMES, *DEC_NAMES, *LABEL_NAMES}
-    return [name for name, column in numeric.items() if not column.shape and name.lower() not in telling]
+    telling = {*ID_NAMES, *RA_NAMES, *DEC_NAMES, *LABEL_NAMES, *MAYBE_LABEL_NAMES}
+    scalars = [name for name, column in numeric.items() if not column.shape]
+    return [name for name in scalars if name.lower() not in telling and not name.startswith(PANDAS_INDEX)]
+
+
+def left_out(source: Source, roles: Roles) -> dict[str, str]:
+    """Columns that play no role, and their types: what a user should know is not learnt from."""
+    used = {*roles[:4], *roles.features}
+    return {name: _type_name(column) for name, column in source.columns.items() if name not in used}
 
 
 def _check_roles(source: Source, roles: Roles) -> None:
@@ -168,6 +170,11 @@ def _check_roles(source: Source, roles: Roles) -> None:
         _check_kind(source, role, getattr(roles, role), kinds, wanted)
     _check_kind(source, "dec", roles.dec, "iuf", "numbers (degrees)")
     _check_kind(source, "label", roles.label, "biufU", "names or numbers")
+    _check_units(source, roles)
+    twice = [name for name in roles.features if name in {roles.id, roles.label}]
+    if twice:
+        fix = "take them out of data.features"
+        raise DataError("the id and the label cannot be features", where=source.path, got=twice, fix=fix)
     if not roles.features:
         raise DataError(
             "this table has no feature",
@@ -196,6 +203,24 @@ def _check_roles(source: Source, roles: Roles) -> None:
         )
 
 
+def _check_units(source: Source, roles: Roles) -> None:
+    """Positions must come in degrees or radians."""
+    for role, name in (("ra", roles.ra), ("dec", roles.dec)):
+        if name and source.columns[name].unit.lower() not in (*DEGREES, *RADIANS):
+            raise DataError(
+                "positions in this unit cannot be used",
+                where=f"{source.path}, column {name!r}",
+                expected="degrees or radians",
+                got=source.columns[name].unit,
+                fix=f"convert it, or set data.{role} to another column (data.ignore leaves it out)",
+            )
+
+
+def _degrees(values: np.ndarray, unit: str) -> np.ndarray:
+    values = values.astype(np.float64)
+    return np.rad2deg(values) if unit.lower() in RADIANS else values
+
+
 def _check_kind(source: Source, role: str, name: str, kinds: str, wanted: str) -> None:
     if not name:
         return
@@ -207,7 +232,7 @@ def _check_kind(source: Source, role: str, name: str, kinds: str, wanted: str) -
         where=f"{source.path}, column {name!r}",
         expected=f"{wanted}, one a row, none missing" if role == "id" else f"{wanted}, one a row",
         got=_type_name(column),
-        fix=f"set data.{role} to another column, or repair this one",
+        fix=f"repair this column, or set data.{role} to another (data.ignore leaves it out)",
     )
 
 
@@ -234,8 +259,8 @@ def stream_tables(source: Source, roles: Roles, rows: int = ROWS) -> Iterator[Ta
             raise _changed(source, start + count)
         yield Table(
             ids=_ids(chunk[roles.id], source, roles.id, start) if roles.id else np.arange(start, start + count),
-            ra=chunk[roles.ra].astype(np.float64) if roles.ra else None,
-            dec=chunk[roles.dec].astype(np.float64) if roles.dec else None,
+            ra=_degrees(chunk[roles.ra], source.columns[roles.ra].unit) if roles.ra else None,
+            dec=_degrees(chunk[roles.dec], source.columns[roles.dec].unit) if roles.dec else None,
             label=as_labels(chunk[roles.label]) if roles.label else None,
             x=_matrix(chunk, roles.features),
             features=roles.features,

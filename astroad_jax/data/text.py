@@ -54,7 +54,7 @@ def open_csv(path: str) -> Source:
 
 
 def open_ecsv(path: str) -> Source:
-    """Read an ECSV file whole: types, masks and array columns as its header declares them; units are dropped.
+    """Read an ECSV file whole: types, masks, units and array columns as its header declares them.
 
     Raises
     ------
@@ -72,7 +72,8 @@ def open_ecsv(path: str) -> Source:
             for name in table.colnames
         }
         suffix = ".csv" if path.lower().endswith(".csv") else ".ecsv"
-        return memory(partition_name(path, suffix), arrays, path=path, format="ecsv")
+        units = {name: str(table[name].unit or "") for name in table.colnames if hasattr(table[name], "unit")}
+        return memory(partition_name(path, suffix), arrays, path=path, format="ecsv", units=units)
 
 
 def _is_ecsv(path: str) -> bool:
@@ -92,7 +93,8 @@ def _header(path: str) -> list[str]:
         names = list(stream.schema.names)
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated or "" in names:
-        raise DataError("column names must be unique and not empty", where=path, got=repeated or names, fix="rename them")
+        fix = "write it without the index (index=False in pandas)" if names[0] == "" else "rename them"
+        raise DataError("column names must be unique and not empty", where=path, got=repeated or names, fix=fix)
     return names
 
 

@@ -8,6 +8,7 @@ the others go on.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from astroad_jax import files
-from astroad_jax.engine import processes
-from astroad_jax.errors import CorruptError, DataError, MismatchError
+from astroad_jax.engine import processes, scorebook
+from astroad_jax.errors import AstroadError, CorruptError, DataError, MismatchError, StorageError
 from astroad_jax.types import State
 
-SCHEMA = 1
 BAD_SCORE = 32  # flag: the model gave no finite score for this object
+BAD_COMPONENT = 128  # flag: a component of the score is not finite, and null
+FLAG_NAMES = {BAD_SCORE: "score not finite", BAD_COMPONENT: "a component of the score not finite"}
 RESCORE = "score its input again: the same command does it"
 
 
@@ -68,12 +70,28 @@ class Partition(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What became of the rows: in = scored + flagged, and the partitions set aside with their reasons."""
+    """What became of the rows: in = scored + null, and the partitions set aside with their reasons.
+
+    Attributes
+    ----------
+    rows, scored, null : int
+        Over the whole directory.
+    flags : dict of int to int
+        How many rows have each flag.
+    quarantined : dict of str to str
+        Inputs of this call that could not be scored, and why.
+    earlier : dict of str to str
+        Those of earlier calls.
+    skipped : int
+        Inputs of this call that were scored before.
+    """
 
     rows: int
     scored: int
     null: int
+    flags: dict[int, int]
     quarantined: dict[str, str]
+    earlier: dict[str, str]
     skipped: int
 
 
@@ -85,6 +103,7 @@ def score_catalog(
     *,
     identity: dict[str, Any],
     p_value: Callable[[np.ndarray], np.ndarray] | None = None,
+    flag_names: dict[int, str] | None = None,
     progress: bool = False,
 ) -> Report:
     """Score partitions into a directory; those already there are left alone.
@@ -100,11 +119,12 @@ def score_catalog(
         identity is refused.
     p_value : (scores) -> p-values, optional
         Calibration.
+    flag_names : dict of int to str, optional
+        What the flags of the chunks mean; written into every file beside the identity.
 
     Returns
     -------
     Report
-        Over all partitions of the directory's manifest, those of earlier calls included.
 
     Raises
     ------
@@ -122,35 +142,53 @@ def score_catalog(
     except OSError as error:
         raise DataError("cannot write scores here", where=str(out), got=str(error), fix="choose another --out") from error
     with processes.primary_only(lambda: files.lock(out)):
-        book = _open_book(out, identity) if processes.is_primary() else {}
-        book = processes.share([book])[0]
-        news: dict[str, dict[str, Any]] = {}
-        for partition in _tracked(processes.own_part(partitions), progress):
-            if _is_done(out, book, partition):
+        book = processes.share([scorebook.open_book(out, identity) if processes.is_primary() else {}])[0]
+        note = {"astroad_jax": identity, "flags": {str(bit): name for bit, name in (flag_names or {}).items()}}
+        note["flags"] |= {str(bit): name for bit, name in FLAG_NAMES.items()}
+        work = _Work(scorer, state, out, note, p_value)
+        news, trouble = _score_own(work, book, _tracked(processes.own_part(partitions), progress))
+        everyone = processes.share([{"news": news, "trouble": str(trouble or "")}])
+        for part in everyone:
+            book |= scorebook.entered(book, part["news"])
+        if processes.is_primary():
+            scorebook.close_book(out, book)
+        if trouble is not None:
+            raise trouble
+        if any(part["trouble"] for part in everyone):
+            got = "; ".join(part["trouble"] for part in everyone if part["trouble"])
+            raise StorageError("another process could not go on", where=str(out), got=got, fix=RESCORE)
+        fresh = sum(len(part["news"]) for part in everyone)
+        return _reconcile(out, book, [partition.name for partition in partitions], fresh)
+
+
+class _Work(NamedTuple):
+    """What scoring any partition takes."""
+
+    scorer: Callable[[State, np.ndarray, np.ndarray], dict[str, np.ndarray]]
+    state: State
+    out: Path
+    note: dict[str, Any]  # metadata of every file
+    p_value: Callable[[np.ndarray], np.ndarray] | None
+
+
+def _score_own(
+    work: _Work, book: dict[str, Any], partitions: Iterable[Partition]
+) -> tuple[dict[str, Any], Exception | None]:
+    """Score this process's partitions: what became of each, and what stopped it, for the others must hear of both."""
+    news: dict[str, dict[str, Any]] = {}
+    try:
+        for partition in partitions:
+            if _is_done(work.out, book, partition):
                 continue
             try:
-                entry = _score_one(scorer, state, partition, out, identity, p_value)
-                news[partition.name] = {"partitions": entry}
+                news[partition.name] = {"partitions": _score_one(work, partition)}
             except DataError as error:
                 news[partition.name] = {"quarantined": {"input": partition.path, "reason": str(error)}}
-            if processes.count() == 1:
-                _enter(book, {partition.name: news[partition.name]})
-                files.write_sealed(out / "manifest.json", book)
-        everyone = processes.share([news])
-        for part in everyone:
-            _enter(book, part)
-        if processes.is_primary():
-            files.write_sealed(out / "manifest.json", book)
-        return _reconcile(out, book, len(partitions) - sum(map(len, everyone)))
-
-
-def _enter(book: dict[str, Any], news: dict[str, dict[str, Any]]) -> None:
-    """Note in the manifest what became of some partitions."""
-    for name, entry in news.items():
-        for shelf in ("partitions", "quarantined"):
-            book[shelf].pop(name, None)
-            if shelf in entry:
-                book[shelf][name] = entry[shelf]
+                (work.out / f"{partition.name}.parquet").unlink(missing_ok=True)  # scores of what the input was before
+            scorebook.note_down(work.out, book, news)
+    except (AstroadError, OSError) as error:
+        return news, error
+    return news, None
 
 
 def _check_names(partitions: Iterable[Partition]) -> None:
@@ -164,27 +202,6 @@ def _check_names(partitions: Iterable[Partition]) -> None:
                 fix="rename one, or score them into different directories",
             )
         seen[partition.name] = partition.path
-
-
-def _open_book(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """The directory's manifest, checked to belong to this model."""
-    path = out / "manifest.json"
-    if not path.exists():
-        book = {"schema": SCHEMA, "identity": identity, "partitions": {}, "quarantined": {}}
-        files.write_sealed(path, book)
-        return book
-    book = files.read_sealed(path)
-    keys = sorted(set(book["identity"]) | set(identity))
-    differing = [key for key in keys if book["identity"].get(key) != identity.get(key)]
-    if differing:
-        raise MismatchError(
-            "this directory holds scores of another model",
-            where=str(out),
-            expected={key: book["identity"].get(key) for key in differing},
-            got={key: identity.get(key) for key in differing},
-            fix="choose another directory with --out",
-        )
-    return book
 
 
 def _is_done(out: Path, book: dict[str, Any], partition: Partition) -> bool:
@@ -203,19 +220,21 @@ def _is_done(out: Path, book: dict[str, Any], partition: Partition) -> bool:
     return entry["stamp"] == partition.stamp and files.sha256(path) == entry["sha256"]
 
 
-def _score_one(scorer, state, partition: Partition, out: Path, identity, p_value) -> dict[str, Any]:
+def _score_one(work: _Work, partition: Partition) -> dict[str, Any]:
     """Score one partition into its file."""
-    path = out / f"{partition.name}.parquet"
+    path = work.out / f"{partition.name}.parquet"
     rows = null = 0
+    flags: Counter[str] = Counter()
     with files.atomic(path) as tmp:
         writer = None
         try:
             for chunk in partition.chunks():
-                table, missing = _score_chunk(scorer, state, chunk, p_value)
+                table, missing = _score_chunk(work, chunk)
                 if writer is None:
-                    writer = _open_writer(tmp, table, identity)
+                    writer = _open_writer(tmp, table, work.note)
                 writer.write_table(table)
                 rows, null = rows + len(chunk.x), null + missing
+                flags.update(_count_flags(table["flags"].to_numpy()))
         finally:
             if writer is not None:
                 writer.close()
@@ -226,38 +245,44 @@ def _score_one(scorer, state, partition: Partition, out: Path, identity, p_value
                 expected="at least one row",
                 fix="leave it out",
             )
-    found = {"input": partition.path, "stamp": partition.stamp, "rows": rows, "null": null}
+    found = {"input": partition.path, "stamp": partition.stamp, "rows": rows, "null": null, "flags": dict(flags)}
     return {**found, "sha256": files.sha256(path)}
 
 
-def _score_chunk(scorer, state: State, chunk: Chunk, p_value) -> tuple[Any, int]:
+def _count_flags(flags: np.ndarray) -> dict[str, int]:
+    """How many rows have each bit."""
+    counts = {str(1 << bit): int(((flags >> bit) & 1).sum()) for bit in range(32)}
+    return {bit: count for bit, count in counts.items() if count}
+
+
+def _score_chunk(work: _Work, chunk: Chunk) -> tuple[Any, int]:
     """Arrow table of one chunk, and how many of its scores are null."""
     import pyarrow as pa
 
-    scores = scorer(state, chunk.x, chunk.columns["object_id"])
+    scores = work.scorer(work.state, chunk.x, chunk.columns["object_id"])
     bad = ~np.isfinite(scores["score"]) & ~chunk.unusable
     null = chunk.unusable | bad
-    if p_value is not None:
-        scores = {**scores, "p_value": p_value(scores["score"])}
+    if work.p_value is not None:
+        scores = {**scores, "p_value": work.p_value(scores["score"])}
     columns = {name: pa.array(np.asarray(values)) for name, values in chunk.columns.items()}
-    lead = {"score": scores.pop("score")}
-    for name, values in (lead | scores).items():
+    flags = chunk.flags | np.where(bad, BAD_SCORE, 0)
+    for name, values in ({"score": scores["score"]} | scores).items():  # the score before its components
         columns[name] = pa.array(values, mask=null | ~np.isfinite(values))
-    columns["flags"] = pa.array((chunk.flags | np.where(bad, BAD_SCORE, 0)).astype(np.uint32))
+        flags = flags | np.where(~null & ~np.isfinite(values), BAD_COMPONENT, 0)
+    columns["flags"] = pa.array(flags.astype(np.uint32))
     return pa.table(columns), int(null.sum())
 
 
-def _open_writer(path: Path, table: Any, identity: dict[str, Any]) -> Any:
+def _open_writer(path: Path, table: Any, note: dict[str, Any]) -> Any:
     import json
 
     import pyarrow.parquet as pq
 
-    note = {b"astroad_jax": json.dumps(identity, sort_keys=True).encode()}
-    schema = table.schema.with_metadata(note)
+    schema = table.schema.with_metadata({name: json.dumps(value, sort_keys=True) for name, value in note.items()})
     return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
 
 
-def _reconcile(out: Path, book: dict[str, Any], skipped: int) -> Report:
+def _reconcile(out: Path, book: dict[str, Any], asked: list[str], fresh: int) -> Report:
     """Add up, and make sure that what the manifest says is there."""
     import pyarrow.parquet as pq
 
@@ -269,8 +294,13 @@ def _reconcile(out: Path, book: dict[str, Any], skipped: int) -> Report:
         if held != entry["rows"]:
             raise CorruptError("rows were lost", where=str(path), expected=entry["rows"], got=held, fix=RESCORE)
     rows, null = sum(e["rows"] for e in entries.values()), sum(e["null"] for e in entries.values())
+    flags: Counter[int] = Counter()
+    for entry in entries.values():
+        flags.update({int(bit): count for bit, count in entry["flags"].items()})
     reasons = {name: entry["reason"] for name, entry in book["quarantined"].items()}
-    return Report(rows, rows - null, null, reasons, skipped)
+    now = {name: reason for name, reason in reasons.items() if name in asked}
+    earlier = {name: reason for name, reason in reasons.items() if name not in asked}
+    return Report(rows, rows - null, null, dict(sorted(flags.items())), now, earlier, len(asked) - fresh)
 
 
 @contextmanager
@@ -286,6 +316,12 @@ def _tracked(partitions: Sequence[Partition], progress: bool) -> Iterable[Partit
     from tqdm import tqdm
 
     return tqdm(partitions, disable=not progress, unit="file", desc="score", dynamic_ncols=True)
+
+
+def inputs(out: Path) -> list[tuple[str, int]]:
+    """Input and number of rows of every partition, in the order in which `read_scores` lays them end to end."""
+    book = files.read_sealed(Path(out) / "manifest.json")
+    return [(entry["input"], entry["rows"]) for entry in book["partitions"].values()]
 
 
 def read_scores(out: Path, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:

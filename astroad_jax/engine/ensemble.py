@@ -14,24 +14,20 @@ import jax.numpy as jnp
 from astroad_jax.types import Batch, Example, Key, Method, Metrics, Scores, Stage, State
 
 
-def _keys(key: Key, members: int) -> Key:
-    return jax.vmap(lambda m: jax.random.fold_in(key, m))(jnp.arange(members))
-
-
-def stack(method: Method, members: int) -> Method:
-    """One method that trains `members` independent copies of another.
+def stack(method: Method) -> Method:
+    """One method that trains independent copies of another, one for every key it is given (``fit(..., seed=[...])``).
 
     Every state array, every batch column (``(members, B, ...)``) and every metric has the member axis in front. Member m
-    starts from, and runs on, ``fold_in(key, m)``. Scores, embeddings and reconstructions of an object have the member
-    axis too; use `member` to take one copy's state out.
+    draws what it would draw if it were trained alone with its key. Scores, embeddings and reconstructions of an object
+    have the member axis too; use `member` to take one copy's state out.
     """
 
     def stacked(stage: Stage) -> Stage:
         def init(key: Key, batch: Batch, previous: State | None) -> State:
-            return jax.vmap(stage.init)(_keys(key, members), batch, previous)
+            return jax.vmap(stage.init)(key, batch, previous)
 
         def step(key: Key, state: State, batch: Batch) -> tuple[State, Metrics]:
-            return jax.vmap(stage.step)(_keys(key, members), state, batch)
+            return jax.vmap(stage.step)(key, state, batch)
 
         validate = None if stage.validate is None else jax.vmap(stage.validate)
         return stage._replace(init=init, step=step, validate=validate)
@@ -67,8 +63,8 @@ class Best(NamedTuple):
 def keep_best(method: Method, every: int) -> Method:
     """The same method with every stage that can be validated ending in its best state instead of its last.
 
-    Every `every` steps `Stage.validate` is evaluated on the batch's ``valid`` columns (held-out rows, all of them), and
-    the state is kept where it is the lowest so far. Applied to a stack, each member keeps its own best.
+    Every `every` steps and at the end `Stage.validate` is evaluated on the batch's ``valid`` columns (held-out rows, all of
+    them), and the state is kept where it is the lowest so far. Applied to a stack, each member keeps its own best.
     """
 
     def selecting(stage: Stage) -> Stage:
@@ -87,22 +83,24 @@ def keep_best(method: Method, every: int) -> Method:
                 return stage.step(key, held, _without_valid(batch))
             state, metrics = stage.step(key, held.state, _without_valid(batch))
             held = held._replace(state=state, step=held.step + 1)
-            due = held.step % every == 0
+            due = (held.step % every == 0) | (held.step == stage.num_steps)
             return jax.lax.cond(due, lambda h: _select(stage, h, batch["valid"]), lambda h: h, held), metrics
 
         return stage._replace(init=init, step=step)
 
-    def unwrap(state: Any) -> State:
-        return state.best if isinstance(state, Best) else state
-
     return method._replace(
         stages=tuple(selecting(stage) for stage in method.stages),
-        score=lambda key, state, example: method.score(key, unwrap(state), example),
-        embed=lambda state, example: method.embed(unwrap(state), example),
+        score=lambda key, state, example: method.score(key, best_of(state), example),
+        embed=lambda state, example: method.embed(best_of(state), example),
         reconstruct=None
         if method.reconstruct is None
-        else lambda key, state, example: method.reconstruct(key, unwrap(state), example),
+        else lambda key, state, example: method.reconstruct(key, best_of(state), example),
     )
+
+
+def best_of(state: Any) -> State:
+    """The state that a method under `keep_best` scores with."""
+    return state.best if isinstance(state, Best) else state
 
 
 def _without_valid(batch: Batch) -> Batch:

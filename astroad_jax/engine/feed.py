@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from astroad_jax.sampling import Remainder, balanced_indices, batch_indices, steps_per_epoch
+from astroad_jax.sampling import Remainder, row_order, steps_per_epoch
 from astroad_jax.types import Feed
 
 
@@ -24,39 +24,6 @@ def fingerprint(arrays: dict[str, Any], *options: object) -> str:
         digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
         digest.update(array.data if array.dtype.kind not in "OU" else repr(array.tolist()).encode())
     return digest.hexdigest()
-
-
-class Order(NamedTuple):
-    """Which rows make up a batch, as functions of the step: (index, mask), each ``(B,)``."""
-
-    batch: Callable[[int], tuple[np.ndarray, np.ndarray]]
-    plain: Callable[[int], tuple[np.ndarray, np.ndarray]]
-    num_rows: int
-
-
-def row_order(
-    num_rows: int,
-    *,
-    seed: int,
-    batch_size: int,
-    remainder: Remainder = "pad",
-    labels: np.ndarray | None = None,
-) -> Order:
-    """Order of shuffled epochs, or, with labels, of batches that hold the classes in equal parts.
-
-    Rows whose label is -1 take no part in balanced batches.
-    """
-    plain = lambda step: batch_indices(seed, step, num_rows, batch_size, "pad")  # noqa: E731
-    if labels is None:
-        return Order(lambda step: batch_indices(seed, step, num_rows, batch_size, remainder), plain, num_rows)
-    known = np.flatnonzero(labels >= 0).astype(np.int32)
-    classes = np.ascontiguousarray(labels[known])
-
-    def balanced(step: int) -> tuple[np.ndarray, np.ndarray]:
-        index, mask = balanced_indices(seed, step, classes, batch_size)
-        return known[index], mask
-
-    return Order(balanced, plain, num_rows)
 
 
 def _stream(order: Callable[[int], tuple[np.ndarray, np.ndarray]], start: int) -> Iterator[dict[str, np.ndarray]]:

@@ -18,6 +18,11 @@ def count() -> int:
     return jax.process_count()
 
 
+def index() -> int:
+    """Number of this process, from 0."""
+    return jax.process_index()
+
+
 def is_primary() -> bool:
     """Whether this process speaks, and writes, for all."""
     return jax.process_index() == 0

@@ -10,12 +10,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -86,7 +87,8 @@ def _claim(directory: Path, settings: config.Run, feed: Feed) -> None:
         files.write_text(path, config.dumps(settings))
         files.write_sealed(proof, provenance(feed))
         return
-    differing = config.differences(config.load(path), settings)
+    held = config.load(path)
+    differing = config.differences(held, settings.model_copy(update={"score": held.score}))
     if files.read_sealed(proof)["data"] != feed.fingerprint:
         differing.append("the training data")
     if differing:
@@ -96,6 +98,7 @@ def _claim(directory: Path, settings: config.Run, feed: Feed) -> None:
             got="; ".join(differing),
             fix="choose another directory, or use the configuration and data of that run to go on with it",
         )
+    files.write_text(path, config.dumps(settings))  # how scores are used is not part of what was trained
 
 
 def provenance(feed: Feed) -> dict[str, Any]:
@@ -137,7 +140,24 @@ def _hooks(directory: Path, found: Any, keep: int, stop: threading.Event, primar
         return Saved(stage, note["position"]["step"], checkpoint.restore(path, abstract))
 
     at = found[1]["position"]["stage"] if found else 0
-    return Hooks(on_metrics, on_checkpoint, resume, at, stop.is_set)
+    return Hooks(on_metrics, on_checkpoint, resume, at, _agreed(stop))
+
+
+def _agreed(stop: threading.Event) -> Callable[[], bool]:
+    """Whether any process was asked to stop: signals reach them at different times, and they must stop at one step.
+
+    All of them ask equally often, so that every eighth question can be put to all.
+    """
+    if processes.count() == 1:
+        return stop.is_set
+    asked, known = itertools.count(), [False]
+
+    def agreed() -> bool:
+        if next(asked) % 8 == 0:
+            known[0] = any(processes.share([stop.is_set()]))
+        return known[0]
+
+    return agreed
 
 
 @contextmanager

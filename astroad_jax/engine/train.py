@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from astroad_jax.engine import sharding
-from astroad_jax.errors import DivergedError, Interrupted
+from astroad_jax.errors import DataError, DivergedError, Interrupted
 from astroad_jax.types import Batch, Feed, Key, Method, Stage, State
 
 Row = dict[str, Any]
@@ -68,7 +68,7 @@ def fit(
     method: Method,
     feed: Feed,
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     mesh: Mesh | None = None,
     rules: sharding.Rules = (),
     steps_per_call: int = 32,
@@ -85,8 +85,9 @@ def fit(
         What to train.
     feed : Feed
         Its batches; the batch size must divide evenly over the mesh.
-    seed : int
-        Stage s, step t uses ``fold_in(fold_in(key(seed), s), t)``.
+    seed : int or sequence of int
+        Stage s, step t uses ``fold_in(fold_in(key(seed), s), t)``; of a sequence, one seed for each member of a stack
+        (`ensemble.stack`), as if each were trained alone.
     mesh : Mesh, optional
         Defaults to all devices of all processes.
     rules : sequence of (regex, PartitionSpec)
@@ -127,7 +128,7 @@ def fit(
     starts = list(itertools.accumulate((stage.num_steps for stage in method.stages), initial=0))
     bar = _bar(starts[-1], progress)
     for index, stage in enumerate(method.stages):
-        key = jax.random.fold_in(jax.random.key(seed), index)
+        key = _fold(_key(seed), index)
         if index < hooks.resume_stage:
             # Only shapes are needed of a stage that a saved run has behind it.
             state = jax.eval_shape(stage.init, key, run.example(stage), state)
@@ -137,6 +138,15 @@ def fit(
         rows += new
     bar.close()
     return Fitted(state, rows)
+
+
+def _key(seed: int | Sequence[int]) -> Key:
+    return jax.random.key(seed) if isinstance(seed, int) else jax.vmap(jax.random.key)(jnp.asarray(seed, jnp.uint32))
+
+
+def _fold(key: Key, number: int | jax.Array) -> Key:
+    """Fold a number into a key, or into every member's key."""
+    return jax.random.fold_in(key, number) if key.ndim == 0 else jax.vmap(jax.random.fold_in, (0, None))(key, number)
 
 
 class _Run(NamedTuple):
@@ -234,6 +244,8 @@ def _block(run: _Run, stream: Iterator[Batch], length: int) -> Batch:
     if run.steps_per_call == 1:
         return sharding.place_rows(run.mesh, next(stream), run.feed.rows_axis)
     batches = list(itertools.islice(stream, length))
+    if len(batches) < length:
+        raise DataError("the feed ended before the training", expected=f"{length} more batches", got=len(batches))
     batches += [batches[-1]] * (run.steps_per_call - length)
     stacked = jax.tree.map(lambda *parts: np.stack(parts), *batches)
     return sharding.place_rows(run.mesh, stacked, run.feed.rows_axis + 1)
@@ -245,14 +257,14 @@ def _compiled(stage: Stage, steps_per_call: int) -> Callable:
     @partial(jax.jit, donate_argnums=0)
     def one(state, data, key, first, length, batch):
         del length
-        state, metrics = stage.step(jax.random.fold_in(key, first), state, pick(data, batch))
+        state, metrics = stage.step(_fold(key, first), state, pick(data, batch))
         return state, jax.tree.map(lambda value: value[None], metrics)
 
     @partial(jax.jit, donate_argnums=0)
     def many(state, data, key, first, length, batches):
         def update(i, state):
             batch = pick(data, jax.tree.map(lambda column: column[i], batches))
-            return stage.step(jax.random.fold_in(key, first + i), state, batch)
+            return stage.step(_fold(key, first + i), state, batch)
 
         def body(i, carry):
             state, metrics = update(i, carry[0])

@@ -8,9 +8,13 @@ numbers are the paper's. Deviations and choices where it is silent, each with it
 - ``gamma_rule="mean_of_ratios"`` is eq. 6; ``"ratio_of_means"`` is the authors' code: mean error over mean |z|^2.
 - Networks: the paper names one hidden layer of 1,024 units for MNIST; its code, and its gammas, have 1024-256-256 with
   a leaky ReLU after the code as well. The defaults are the latter; `Config.hidden` and `Config.latent` set the former.
+- ``weight_decay`` adds half the squared norm of all weights and biases, as PyTorch's does; the paper writes the norm of the
+  weights, its code has none.
+- ``fixed_centre`` is the mean code of the first batch; the paper follows Deep SVDD, whose centre is that of all rows.
 - ``loop="published"`` repeats the authors' 2021 loop, from which the published figures come: the hypersphere term sees
   only the first row of each batch, and the centre's gradient is never cleared, so that it accumulates over the run
-  together with that term's own. The default follows Algorithm 1.
+  together with that term's own. Its gamma, whose radius was the first row's too, is not repeated: set ``gamma``. The
+  default follows Algorithm 1.
 """
 
 from __future__ import annotations

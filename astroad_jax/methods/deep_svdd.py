@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from pydantic import Field
 
+from astroad_jax.errors import ConfigError
 from astroad_jax.methods import autoencoder
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, rows, squared_distance
 from astroad_jax.nets import Variables, forward, forward_train
@@ -36,6 +37,7 @@ class SVDDState(NamedTuple):
 
     encoder: Variables
     centres: jax.Array  # (M, L), fixed
+    known: jax.Array  # (M,) bool: classes that had training rows, and so a centre
     radius: jax.Array  # (), of the soft boundary; 0 where there is none
     step: jax.Array  # (), int32
     opt: optax.OptState
@@ -136,7 +138,7 @@ def svdd_stage(
         centres = _centres(previous, centre_epsilon)
         zero = jnp.zeros((), jnp.int32)
         opt = tx.init(previous.encoder["params"])
-        return SVDDState(previous.encoder, centres, jnp.zeros(()), zero, opt)
+        return SVDDState(previous.encoder, centres, previous.count > 0, jnp.zeros(()), zero, opt)
 
     def row_loss(state: SVDDState, distance: jax.Array) -> jax.Array:
         if nu is None:
@@ -163,13 +165,16 @@ def svdd_stage(
             new = jnp.sqrt(masked_quantile(distance, mask, 1.0 - nu))
             radius = jnp.where(state.step >= warmup_steps, new, radius)
         metrics = {"loss": value, "distance": masked_mean(distance, member.sum(-1))}
-        return SVDDState({**enc, "params": params}, state.centres, radius, state.step + 1, opt), metrics
+        state = state._replace(encoder={**enc, "params": params}, radius=radius, step=state.step + 1, opt=opt)
+        return state, metrics
 
     def validate(state: SVDDState, batch: Batch) -> jax.Array:
         x, mask = rows(batch)
         member = _membership(batch, mask, num_classes)
         distance = squared_distance(forward(encoder, state.encoder, x), member @ state.centres)
-        return jnp.sum(row_loss(state, distance) * _row_weights(member, balanced=False))
+        value = jnp.sum(row_loss(state, distance) * _row_weights(member, balanced=False))
+        # Before the warm-up ends the loss is another one, which a later state must not be held against.
+        return value if nu is None else jnp.where(state.step <= warmup_steps, jnp.inf, value)
 
     return Stage("svdd", init, step, num_steps, validate)
 
@@ -200,6 +205,7 @@ def _method(stages: tuple[Stage, ...], encoder: nn.Module, soft: bool) -> Method
     def score(key: Key, state: SVDDState, example: Example) -> Scores:
         del key
         distances = squared_distance(embed(state, example)[None], state.centres)
+        distances = jnp.where(state.known, distances, jnp.inf)
         offset = state.radius**2 if soft else 0.0
         scores = {"score": jnp.min(distances) - offset}
         if state.centres.shape[0] > 1:
@@ -301,7 +307,16 @@ def _parts(config: SVDD, plan: Plan) -> dict:
 def build(config: Config, plan: Plan) -> Method:
     """Deep SVDD from its configuration."""
     nu = config.nu if config.soft_boundary else None
-    return deep_svdd(**_parts(config, plan), nu=nu, warmup_steps=config.warmup_epochs * plan.steps_per_epoch)
+    warmup = config.warmup_epochs * plan.steps_per_epoch
+    if nu is not None and warmup >= plan.num_steps:
+        raise ConfigError(
+            "the soft boundary would never be set",
+            where="method.warmup_epochs",
+            expected=f"fewer than the {plan.num_steps // plan.steps_per_epoch} epochs of the training",
+            got=config.warmup_epochs,
+            fix="lower it, or train longer",
+        )
+    return deep_svdd(**_parts(config, plan), nu=nu, warmup_steps=warmup)
 
 
 def build_multi_class(config: MultiClassConfig, plan: Plan) -> Method:

@@ -23,11 +23,13 @@ NAN_INPUT = 1
 INF_INPUT = 2
 EMPTY = 4
 CONSTANT = 8
+OUTSIDE = 64  # 16, 32 and 128 are the scoring's
 FLAG_NAMES = {
     NAN_INPUT: "missing value (NaN) in the input",
     INF_INPUT: "infinite value in the input, or one that overflows float32",
     EMPTY: "no finite value in the input",
     CONSTANT: "all values equal, so that there is no contrast to normalise",
+    OUTSIDE: "value beyond all training values, scaled as the nearest of them",
 }
 
 # Just outside the range of the present values; the authors' code of MCDSVDD puts missing features there.
@@ -105,7 +107,7 @@ def apply(scaler: Scaler, x: Array, xp: Any = np) -> tuple[Array, Array]:
     z : (N, ...) float32
         Scaled, with 0 in the place of everything that is not finite and not imputed.
     flags : (N,) uint32
-        Sum of `NAN_INPUT`, `INF_INPUT`, `EMPTY` and `CONSTANT`; `unusable` says which of them null the score.
+        Sum of `NAN_INPUT`, `INF_INPUT`, `EMPTY`, `CONSTANT` and `OUTSIDE`; `unusable` says which of them null the score.
 
     Raises
     ------
@@ -233,8 +235,17 @@ def _apply(scaler: Scaler, x: Array, xp: Any) -> tuple[Array, Array]:
     inf = ~(finite | nan) | ~xp.isfinite(z)
     absent = inf if scaler.nan in IMPUTING else inf | nan
     constant = (xp.max(filled, axis=1) == xp.min(filled, axis=1)) & (scaler.kind == "gcn")
-    flags = _flags(nan, inf, finite, constant, xp)
+    outside = xp.any(finite & _beyond(scaler, flat, xp), axis=1)
+    flags = _flags(nan, inf, finite, constant, xp) | (outside.astype(xp.uint32) * xp.uint32(OUTSIDE))
     return xp.reshape(xp.where(absent, xp.float32(0), z), np.shape(x)), flags
+
+
+def _beyond(scaler: Scaler, flat: Array, xp: Any) -> Array:
+    """Entries that the scaling moves to the nearest training value: only quantiles do."""
+    if scaler.kind != "quantile":
+        return xp.zeros(flat.shape, bool)
+    reference = scaler.params["quantiles"]
+    return (flat < reference[:1]) | (flat > reference[-1:])
 
 
 def _flags(nan: Array, inf: Array, finite: Array, constant: Array, xp: Any) -> Array:

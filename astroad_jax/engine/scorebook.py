@@ -1,0 +1,70 @@
+"""The manifest of a score directory: which inputs were scored or set aside, kept through interruptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from astroad_jax import files
+from astroad_jax.engine import processes
+from astroad_jax.errors import MismatchError
+
+SCHEMA = 1
+OWN_BOOKS = ".manifest.*.json"
+EMPTY: dict[str, dict[str, Any]] = {"partitions": {}, "quarantined": {}}
+
+
+def open_book(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """The directory's manifest, checked to belong to this model, with what a killed call has left.
+
+    Raises
+    ------
+    MismatchError
+        The directory holds scores of another model.
+    CorruptError
+        The manifest is damaged.
+    """
+    path = out / "manifest.json"
+    if not path.exists():
+        book = {"schema": SCHEMA, "identity": identity, **EMPTY}
+        files.write_sealed(path, book)
+        return book
+    book = files.read_sealed(path)
+    keys = sorted(set(book["identity"]) | set(identity))
+    differing = [key for key in keys if book["identity"].get(key) != identity.get(key)]
+    if differing:
+        raise MismatchError(
+            "this directory holds scores of another model",
+            where=str(out),
+            expected={key: book["identity"].get(key) for key in differing},
+            got={key: identity.get(key) for key in differing},
+            fix="choose another directory with --out",
+        )
+    for own in sorted(out.glob(OWN_BOOKS)):  # a call that was killed left these: what they name is scored
+        held = files.read_sealed(own)
+        names = {name: {shelf: held[shelf][name]} for shelf in EMPTY for name in held[shelf]}
+        book |= entered(book, names if held["identity"] == identity else {})
+    close_book(out, book)
+    return book
+
+
+def note_down(out: Path, book: dict[str, Any], news: dict[str, dict[str, Any]]) -> None:
+    """Keep what this process has scored so far, until the call's end puts all such notes into the manifest."""
+    own = {"identity": book["identity"], **entered(EMPTY, news)}
+    files.write_sealed(out / f".manifest.{processes.index()}.json", own)
+
+
+def close_book(out: Path, book: dict[str, Any]) -> None:
+    """Write the manifest and drop the processes' notes, which it holds now."""
+    files.write_sealed(out / "manifest.json", book)
+    for path in out.glob(OWN_BOOKS):
+        path.unlink()
+
+
+def entered(book: dict[str, Any], news: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A manifest's shelves with what has become of some partitions."""
+    shelves: dict[str, Any] = {}
+    for shelf in EMPTY:
+        kept = {name: entry for name, entry in book[shelf].items() if name not in news}
+        shelves[shelf] = kept | {name: entry[shelf] for name, entry in news.items() if shelf in entry}
+    return shelves
