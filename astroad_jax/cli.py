@@ -216,7 +216,7 @@ def _show(found: Any) -> None:
     """Print an evaluation."""
     from astroad_jax.analysis.report import table
 
-    print("\nstrangest objects\n" + table(found.top))
+    print("\nstrangest objects\n" + table(found.top, digits=5))
     print()
     for name, value in found.measures.items():
         print(f"{name:22s} {_number(value)}")

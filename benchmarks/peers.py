@@ -98,14 +98,14 @@ class Trainer:
         self.order = self._batches()
         self.losses: list[float] = []
 
-    def run(self, steps: int) -> float:
-        """Train on and return the seconds taken; losses are fetched every 32 steps, as the other side does."""
+    def run(self, steps: int, fetch: int) -> float:
+        """Train on and return the seconds taken; losses are fetched every `fetch` steps, as the other side does."""
         held = []
         synchronise()
         start = time.perf_counter()
         for _ in range(steps):
             held.append(self.step(next(self.order)))
-            if len(held) == 32:
+            if len(held) == fetch:
                 self.losses += torch.stack(held).tolist()
                 held = []
         if held:

@@ -131,13 +131,13 @@ def _peer(case: Case, seed: int, settings: Settings, compiled: bool) -> Measured
 
     try:
         trainer = peers.Trainer(case, seed, compiled)
-        trainer.run(_total(settings) - settings.steps)
+        trainer.run(_total(settings) - settings.steps, settings.call)
     except Exception as error:
         if not compiled:  # torch.compile may lack a compiler, headers or support, each failing in its own way
             raise
         print(f"no torch.compile row: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
         return None
-    rate = settings.steps * case.batch / trainer.run(settings.steps)
+    rate = settings.steps * case.batch / trainer.run(settings.steps, settings.call)
     first, last = trainer.losses[: settings.call], trainer.losses[-settings.call :]
     return Measured(rate, float(np.mean(first)), float(np.mean(last)))
 
@@ -165,8 +165,8 @@ def _one_after_another(case: Case, count: int, settings: Settings) -> float:
     seconds = 0.0
     for seed in range(count):
         trainer = peers.Trainer(case, seed)
-        trainer.run(settings.call)
-        seconds += trainer.run(settings.steps)
+        trainer.run(settings.call, settings.call)
+        seconds += trainer.run(settings.steps, settings.call)
     return count * settings.steps * case.batch / seconds
 
 

@@ -24,6 +24,15 @@ jax.config.update("jax_numpy_dtype_promotion", "standard")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# Files that take longest; they go first, so that no worker is left alone with one at the end.
+LONG = ("test_devices", "test_methods", "test_resume", "test_benchmarks", "test_catalog", "test_app", "test_experiments")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))  # stable within a file
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Directory of real data sets; tests that need it are skipped where it is absent."""

@@ -120,3 +120,15 @@ def test_nothing_to_calibrate_on(calibration: list):
 def test_rates_that_are_none(rate: float):
     with pytest.raises(ValueError, match="between 0 and 1"):
         calibrate.threshold(np.arange(9), rate)
+
+
+def test_a_line_that_flags_nobody_flags_nobody():
+    line = calibrate.threshold(np.arange(10.0), 0.01)
+    assert line == calibrate.Threshold(float("inf"), 0.0, 0.0, 0.0, 10)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.1, 0.05, 0.01, 0.003, 1 / 3])
+def test_rows_needed_are_just_enough(rate):
+    rows = calibrate.rows_needed(rate)
+    assert np.isfinite(calibrate.threshold(np.arange(float(rows)), rate).value)
+    assert rows == 1 or np.isinf(calibrate.threshold(np.arange(rows - 1.0), rate).value)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ import json, sys
 import jax, numpy as np
 from astroad_jax.engine import sharding
 from astroad_jax.engine.score import make_scorer
+from jax.sharding import PartitionSpec
 from tests import toy
 assert jax.device_count() == 8
 x, _ = toy.mixture(100, seed=7)
@@ -33,6 +36,11 @@ for name in sys.argv[1:]:
         alone = make_scorer(made, mesh=sharding.make_mesh(jax.devices()[:1]))(state, x, np.arange(100))["score"]
         assert (alone == scores).all(), (name, count)
     result[name] = rows
+rules = [("encoder/params/Dense_0/kernel$", PartitionSpec(None, "data"))]
+spread = toy.train("autoencoder", epochs=3, mesh=sharding.make_mesh(), rules=rules)[1]
+kernels = [layer["kernel"] for layer in spread.state.encoder["params"].values() if "kernel" in layer]
+wide = [kernel for kernel in kernels if not kernel.is_fully_replicated]
+result["spread"] = [[row["loss"] for row in spread.metrics], len(wide), [list(k.sharding.spec) for k in wide]]
 json.dump(result, sys.stdout)
 """
 
@@ -43,13 +51,18 @@ def environment(**extra: str) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_eight_devices_agree_with_one():
-    names = ["autoencoder", "vae", "deep_svdd-soft", "mcdsvdd", "dasvdd"]
+    names = ["autoencoder", "deep_svdd-soft", "mcdsvdd", "dasvdd"]
     flags = environment(XLA_FLAGS="--xla_force_host_platform_device_count=8")
     done = subprocess.run(
         [sys.executable, "-c", ONE_AND_EIGHT, *names], env=flags, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for name, rows in json.loads(done.stdout).items():
+    found = json.loads(done.stdout)
+    losses, count, specs = found.pop("spread")
+    assert count == 1
+    assert specs == [[None, "data"]]
+    assert losses == pytest.approx(found["autoencoder"]["8"][0], rel=1e-3)
+    for name, rows in found.items():
         (one, scores), (eight, spread) = rows["1"], rows["8"]
         assert one[0] == pytest.approx(eight[0], rel=1e-5, abs=1e-5), name
         # from there on Adam carries the rounding of the sums over devices along
@@ -104,6 +117,38 @@ def test_two_processes_train_one_model(tmp_path):
     assert alone.returncode == 0, alone.stderr[-3000:]
     compare_metrics(tmp_path)
     score_together(tmp_path, table)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_one_step(tmp_path):
+    """A signal that reaches one process stops both, and the same command goes on with both."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from astroad_jax.data import mock
+
+    columns = {name: values for name, values in mock.survey(400).items() if name != "kind"}
+    pq.write_table(pa.table(columns), tmp_path / "survey.parquet")
+    settings = ["method.name=autoencoder", "method.hidden=[8]", "method.latent=2", "train.log_every=8"]
+    settings += ["train.steps_per_call=2", "train.epochs=1000000"]
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", TWO_PROCESSES, "train", *settings, "--data", str(tmp_path / "survey.parquet")]
+    names = {"ASTROAD_COORDINATOR": f"127.0.0.1:{free_port()}", "ASTROAD_PROCESSES": "2"}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    running = [
+        subprocess.Popen([*command, "--out", str(out)], env=environment(**names, ASTROAD_PROCESS=str(i)), **pipes)
+        for i in range(2)
+    ]
+    limit = time.monotonic() + 200
+    while not (out / "metrics.jsonl").exists() and all(process.poll() is None for process in running):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    running[1].send_signal(signal.SIGTERM)
+    for process in running:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 4, errors[-3000:]
+        assert "the same command resumes" in errors
+    assert list((out / "checkpoints").glob("step_*"))
 
 
 def compare_metrics(tmp_path) -> None:

@@ -32,6 +32,7 @@ from pydantic import Field, PositiveInt
 from astroad_jax.methods.autoencoder import Dense, dense_pair
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, mean_squares, rows, squared_distance
 from astroad_jax.nets import Variables, forward, forward_train
+from astroad_jax.nets.dense import Init
 from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Stage, State
 
 GammaRule = Literal["mean_of_ratios", "ratio_of_means"]
@@ -72,7 +73,7 @@ class Config(Dense):
     output: Literal["none", "tanh", "sigmoid", "leaky_relu"] = "none"
     norm: bool = False
     code_bias: bool = True
-    weights: Literal["torch", "lecun", "small"] = "torch"
+    weights: Init = "torch"
     weight_decay: float = Field(1e-7, ge=0)
     kappa: float = Field(0.9, gt=0, le=1)
     gamma: float | None = Field(None, ge=0)

@@ -9,7 +9,7 @@ plain pass over the data; then the encoder alone is trained on.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -224,72 +224,44 @@ def deep_svdd(
     pretrain_tx: optax.GradientTransformation,
     pretrain_steps: int,
     steps_per_pass: int,
-    nu: float | None = None,
-    warmup_steps: int = 0,
     centre_epsilon: float = 0.0,
+    **options: Any,
 ) -> Method:
-    """Deep SVDD with one hypersphere: eq. 2, or eq. 1 where `nu` is given.
+    """Deep SVDD with one hypersphere (eq. 2, or eq. 1 with ``nu``), or Multi-Class Deep SVDD (eq. 3, scored by eq. 4).
+
+    Centres stay where the pretrained encoder put them, as the paper says; MCDSVDD's code recomputes them with the trained
+    encoder before scoring. The loss of several classes is eq. 3 divided by their number.
+
+    Parameters
+    ----------
+    encoder, decoder : flax.linen.Module
+        The decoder only serves the pretraining.
+    tx, num_steps, pretrain_tx, pretrain_steps
+        Optimiser and updates of the last stage, and of the autoencoder before it.
+    steps_per_pass : int
+        Batches in one plain pass over the data, from which the centres are found.
+    centre_epsilon : float
+        No component of a centre comes nearer to 0 (Ruff's guard); 0 leaves them as they are.
+    **options
+        ``num_classes``, ``balanced``, ``nu``, ``warmup_steps``: see `svdd_stage`.
 
     Returns
     -------
     Method
-        ``score`` is the squared distance to the centre, less the squared radius where there is a soft boundary.
+        ``score`` is the squared distance to the nearest centre, less the squared radius where there is a soft boundary;
+        with several classes, ``nearest_class`` is that centre's.
     """
-    stages = (
-        autoencoder.stage(encoder, decoder, tx=pretrain_tx, num_steps=pretrain_steps),
-        centre_stage(encoder, num_classes=1, num_steps=steps_per_pass),
-        svdd_stage(
-            encoder,
-            tx=tx,
-            num_steps=num_steps,
-            nu=nu,
-            warmup_steps=warmup_steps,
-            centre_epsilon=centre_epsilon,
-        ),
-    )
-    return _method(stages, encoder, nu is not None)
-
-
-def mcdsvdd(
-    encoder: nn.Module,
-    decoder: nn.Module,
-    *,
-    tx: optax.GradientTransformation,
-    num_steps: int,
-    pretrain_tx: optax.GradientTransformation,
-    pretrain_steps: int,
-    steps_per_pass: int,
-    num_classes: int,
-    balanced: bool = True,
-    centre_epsilon: float = 0.0,
-) -> Method:
-    """Multi-Class Deep SVDD: eq. 3, scored by eq. 4.
-
-    Centres stay where the pretrained encoder put them, as the paper says; its code recomputes them with the trained
-    encoder before scoring. The loss is eq. 3 divided by the number of classes.
-
-    Returns
-    -------
-    Method
-        ``score`` is the squared distance to the nearest centre, ``nearest_class`` that centre's class.
-    """
+    num_classes = options.get("num_classes", 1)
     stages = (
         autoencoder.stage(encoder, decoder, tx=pretrain_tx, num_steps=pretrain_steps),
         centre_stage(encoder, num_classes=num_classes, num_steps=steps_per_pass),
-        svdd_stage(
-            encoder,
-            tx=tx,
-            num_steps=num_steps,
-            num_classes=num_classes,
-            balanced=balanced,
-            centre_epsilon=centre_epsilon,
-        ),
+        svdd_stage(encoder, tx=tx, num_steps=num_steps, centre_epsilon=centre_epsilon, **options),
     )
-    return _method(stages, encoder, soft=False)
+    return _method(stages, encoder, options.get("nu") is not None)
 
 
 def _parts(config: SVDD, plan: Plan) -> dict:
-    """Keyword arguments that both factories take."""
+    """What one class and several have in common."""
     encoder, decoder = autoencoder.dense_pair(config, plan.num_features)
     epochs = config.pretrain_epochs
     return {
@@ -321,4 +293,4 @@ def build(config: Config, plan: Plan) -> Method:
 
 def build_multi_class(config: MultiClassConfig, plan: Plan) -> Method:
     """Multi-class Deep SVDD from its configuration."""
-    return mcdsvdd(**_parts(config, plan), num_classes=plan.num_classes, balanced=plan.balanced)
+    return deep_svdd(**_parts(config, plan), num_classes=plan.num_classes, balanced=plan.balanced)
