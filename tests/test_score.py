@@ -59,6 +59,32 @@ def test_agreement_is_looked_at_once():
     assert not calls
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float16])
+def test_disagreement_shows_on_whole_numbers_too(dtype):
+    """Random rows in [-1, 1] would all be 0 as integers, and no row count could be found out."""
+    steps = ladder(set())
+    steps.run = lambda key, state, x, bits: {"score": x.astype(np.float32).sum(1) * np.float32(1 + 1e-6 * (len(x) == 1))}
+    assert steps.rows(None, np.zeros((1, 3), dtype))(1) == 2
+
+
+def test_a_state_that_can_show_nothing_settles_nothing():
+    """NaN everywhere, or one value, agrees with anything: the next state is looked at anew, the same one is not."""
+    steps, calls = ladder(set()), []
+
+    def run(key, state, x, bits):
+        calls.append(len(x))
+        return {"score": np.full(len(x), state) if state != 1 else x.sum(1), "nearest_class": np.zeros(len(x), int)}
+
+    steps.run = run
+    x = np.zeros((1, 3), np.float32)
+    for dull in (np.nan, 0.5):
+        assert steps.rows(dull, x)(1) == steps.reference
+        before = len(calls)
+        assert steps.rows(dull, x)(1) == steps.reference
+        assert len(calls) == before
+    assert steps.rows(1, x)(1) == 1
+
+
 def test_no_rows_at_all():
     made, fitted = toy.train("autoencoder", epochs=1)
     empty = score.make_scorer(made)(fitted.state, np.zeros((0, toy.WIDTH), np.float32), np.zeros(0, np.int64))
