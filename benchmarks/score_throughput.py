@@ -7,7 +7,7 @@ depends on the batch. The peer scores the batch as it comes, in evaluation mode 
 the device and fetching the scores are part of both. The floor is the time that the networks' multiplications would take
 at the rate of a large matrix product on the same machine.
 
-Keys: cases=["dasvdd-mnist"], batches=[1,8,64], repeats=15, seconds=0.05 (least time of a measurement), devices=2,
+Keys: cases=["dasvdd-mnist"], batches=[1,8,64], repeats=9, seconds=0.05 (least time of a measurement), devices=2,
 matmul=2048, peer=true, pyod=true.
 """
 
@@ -34,7 +34,7 @@ class Settings(Frozen):
 
     cases: tuple[str, ...] = SCORED
     batches: tuple[int, ...] = (1, 8, 64, 512, 4096, 32_768)
-    repeats: int = 15
+    repeats: int = 9
     seconds: float = 0.05
     devices: int = 2
     matmul: int = 2048
