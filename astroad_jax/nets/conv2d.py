@@ -1,0 +1,185 @@
+"""Convolutional networks for images of ``4 * 2^k`` pixels a side: arrays in, arrays out.
+
+`widths` lists the channels at every size, from the image's half down to 4 x 4 in encoders and critics, and from 4 x 4 up
+to the image's half in generators and decoders; there are k of them. Parameters are float32; `dtype` is what is computed in.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from astroad_jax.nets import fastconv
+from astroad_jax.nets.dense import ACTIVATIONS
+
+Norm = Literal["none", "batch", "layer"]
+Init = Literal["he", "dcgan"]
+
+
+def levels(size: int) -> int:
+    """k of a side of ``4 * 2^k`` pixels.
+
+    Raises
+    ------
+    ValueError
+        Any other size.
+    """
+    k = (size // 4).bit_length() - 1
+    if size < 8 or 4 << k != size:
+        raise ValueError(f"expected a side of 4 * 2^k pixels (8, 16, 32, 64, 128, 256, ...), got {size}")
+    return k
+
+
+class Conv(nn.Module):
+    """One convolution: ``same`` (3 x 3, or `size`), ``down`` (4 x 4, half the side) or ``up`` (its transpose).
+
+    Kernels start normal: ``he`` with variance 2 / fan-in, ``dcgan`` with standard deviation 0.02.
+    """
+
+    features: int
+    kind: Literal["same", "down", "up"] = "same"
+    size: int = 3
+    use_bias: bool = True
+    weights: Init = "he"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``(B, H, W, C)`` to ``(B, H', W', features)``."""
+        side = self.size if self.kind == "same" else 4
+        # Every output pixel of an up-convolution sees a quarter of the kernel.
+        fan_in = side * side * x.shape[-1] // (4 if self.kind == "up" else 1)
+        deviation = 0.02 if self.weights == "dcgan" else (2.0 / fan_in) ** 0.5
+        kernel = self.param("kernel", nn.initializers.normal(deviation), (side, side, x.shape[-1], self.features))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.kind == "same":
+            y = fastconv.conv(x, kernel, side // 2)
+        else:
+            y = (fastconv.down if self.kind == "down" else fastconv.up)(x, kernel)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        return y
+
+
+def _norm(kind: Norm, x: jax.Array, train: bool, weights: Init) -> jax.Array:
+    if kind == "none":
+        return x
+    scale = nn.initializers.normal(0.02) if weights == "dcgan" else nn.initializers.zeros_init()
+    shifted = lambda key, shape, dtype=jnp.float32: 1.0 + scale(key, shape, dtype)  # noqa: E731
+    if kind == "layer":
+        return nn.LayerNorm(reduction_axes=(1, 2, 3), scale_init=shifted)(x)
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, scale_init=shifted)(x)
+
+
+class Features(nn.Module):
+    """Trunk of critics and encoders: half the side again and again, then (optionally) one more layer at 4 x 4.
+
+    ``(B, 4 * 2^k, ., C) -> (B, 4, 4, widths[-1])``. With `last`, a 3 x 3 layer of that many channels follows. The first
+    layer is never normalised, as in DCGAN.
+    """
+
+    widths: tuple[int, ...]
+    last: int | None = None
+    norm: Norm = "none"
+    activation: str = "leaky_relu"
+    weights: Init = "he"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Feature map at 4 x 4."""
+        act = _activation(self.activation)
+        layers = [("down", width) for width in self.widths] + ([("same", self.last)] if self.last else [])
+        for i, (kind, width) in enumerate(layers):
+            norm: Norm = "none" if i == 0 else self.norm
+            x = Conv(width, kind, use_bias=norm != "batch", weights=self.weights, dtype=self.dtype)(x)
+            x = act(_norm(norm, x, train, self.weights))
+        return x
+
+
+def _activation(name: str):
+    return (lambda x: nn.leaky_relu(x, 0.2)) if name == "leaky_relu" else ACTIVATIONS[name]  # DCGAN's slope
+
+
+class Critic(nn.Module):
+    """Features, then dense layers to one number: five convolutions and two dense layers at 64 pixels (paper 002)."""
+
+    widths: tuple[int, ...]
+    last: int | None = None
+    dense: tuple[int, ...] = (128,)
+    norm: Norm = "none"
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Layers, shared by `features` and the call."""
+        self.trunk = Features(self.widths, self.last, self.norm, dtype=self.dtype)
+        self.head = [nn.Dense(width) for width in (*self.dense, 1)]
+
+    def features(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Flattened output of the last convolution, ``(B, F)`` float32."""
+        maps = self.trunk(x, train=train)
+        return maps.reshape(maps.shape[0], -1).astype(jnp.float32)
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """``(B, H, W, C) -> (B,)``, unbounded."""
+        h = self.features(x, train=train)
+        for layer in self.head[:-1]:
+            h = nn.leaky_relu(layer(h), 0.2)
+        return self.head[-1](h)[:, 0]
+
+
+class Encoder(nn.Module):
+    """Features, then one dense layer to the code."""
+
+    latent: int
+    widths: tuple[int, ...]
+    last: int | None = None
+    norm: Norm = "none"
+    output: str = "none"
+    weights: Init = "he"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """``(B, H, W, C) -> (B, latent)`` float32."""
+        trunk = Features(self.widths, self.last, self.norm, weights=self.weights, dtype=self.dtype)
+        maps = trunk(x, train=train)
+        return ACTIVATIONS[self.output](nn.Dense(self.latent)(maps.reshape(maps.shape[0], -1).astype(jnp.float32)))
+
+
+class Generator(nn.Module):
+    """One dense layer to 4 x 4, then twice the side again and again, then `refine` layers and the output layer.
+
+    At 64 pixels with ``refine=(32,)`` that is one dense layer and six convolutions (paper 002).
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Channels at 4 x 4 and after every up-convolution: k + 1 of them for ``4 * 2^k`` pixels.
+    output : str
+        After the last layer; ``tanh`` for images in [-1, 1].
+    """
+
+    channels: int
+    widths: tuple[int, ...]
+    refine: tuple[int, ...] = ()
+    norm: Norm = "none"
+    activation: str = "leaky_relu"
+    output: str = "tanh"
+    weights: Init = "he"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, z: jax.Array, *, train: bool = False) -> jax.Array:
+        """``(B, latent) -> (B, 4 * 2^k, ., channels)`` float32."""
+        act = _activation(self.activation)
+        x = nn.Dense(16 * self.widths[0], dtype=self.dtype)(z).reshape(z.shape[0], 4, 4, self.widths[0])
+        x = act(_norm(self.norm, x, train, self.weights))
+        for kind, width in [("up", width) for width in self.widths[1:]] + [("same", width) for width in self.refine]:
+            x = Conv(width, kind, use_bias=self.norm != "batch", weights=self.weights, dtype=self.dtype)(x)
+            x = act(_norm(self.norm, x, train, self.weights))
+        return ACTIVATIONS[self.output](Conv(self.channels, weights=self.weights, dtype=self.dtype)(x).astype(jnp.float32))
