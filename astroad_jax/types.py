@@ -60,6 +60,30 @@ class Stage(NamedTuple):
     plain: bool = False
 
 
+class Search(NamedTuple):
+    """A score that is itself an optimisation, for ONE object: what the search engine runs for many at once.
+
+    Attributes
+    ----------
+    init : (key, state, example) -> carry
+        Where the search starts: a tree of arrays, of the same shapes for every object.
+    step : (state, example, carry) -> carry
+        One iteration.
+    finish : (state, example, carry) -> Scores
+        As `Method.score`, once the search has ended.
+    done : (carry) -> bool
+        Whether this object's search may end before `num_steps`.
+    num_steps : int
+        Iterations at most.
+    """
+
+    init: Callable[[Key, State, Example], Any]
+    step: Callable[[State, Example, Any], Any]
+    finish: Callable[[State, Example, Any], Scores]
+    done: Callable[[Any], jax.Array]
+    num_steps: int
+
+
 class Method(NamedTuple):
     """What the rest of the package sees of a method.
 
@@ -67,7 +91,7 @@ class Method(NamedTuple):
     ----------
     stages : tuple of Stage
         Training, in order; each starts from the final state of the one before.
-    score : (key, state, example) -> Scores
+    score : (key, state, example) -> Scores, or Search
         Scores of ONE object as scalars. ``"score"`` is always there, and up means stranger; the others are its
         components. The scorer maps it over batches, so no object can depend on its neighbours.
     embed : (state, example) -> (D,) array
@@ -77,7 +101,7 @@ class Method(NamedTuple):
     """
 
     stages: tuple[Stage, ...]
-    score: Callable[[Key, State, Example], Scores]
+    score: Callable[[Key, State, Example], Scores] | Search
     embed: Callable[[State, Example], jax.Array]
     reconstruct: Callable[[Key, State, Example], jax.Array] | None = None
 

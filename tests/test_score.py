@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 
 from astroad_jax.engine import score
+from astroad_jax.engine.ids import id_bits
 from tests import toy
 
 
 def test_integers_are_their_own_bits_and_strings_hash():
     ids = np.array([0, 1, -1, 2**62 + 1], np.int64)
-    bits = score.id_bits(ids)
+    bits = id_bits(ids)
     np.testing.assert_array_equal(bits.astype(np.uint64) @ np.array([1, 2**32], np.uint64), ids.astype(np.uint64))
-    names = score.id_bits(np.array(["007", "07", "7"]))
+    names = id_bits(np.array(["007", "07", "7"]))
     assert names.shape == (3, 2)
     assert len(np.unique(names, axis=0)) == 3
-    np.testing.assert_array_equal(score.id_bits(np.array(["007"], "U30"))[0], names[0])
+    np.testing.assert_array_equal(id_bits(np.array(["007"], "U30"))[0], names[0])
 
 
 def ladder(wrong: set[int], most: int = 4096) -> score._Ladder:

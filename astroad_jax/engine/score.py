@@ -10,7 +10,6 @@ split and padding on a given kind of device.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,7 +22,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from astroad_jax.engine import sharding
-from astroad_jax.types import Key, Method, State
+from astroad_jax.engine.ids import id_bits
+from astroad_jax.engine.search import make_searcher
+from astroad_jax.types import Key, Method, Search, State
 
 Scored = dict[str, np.ndarray]
 log = logging.getLogger(__name__)
@@ -36,18 +37,6 @@ AHEAD = 2  # blocks that the device works on while the host fetches an earlier o
 def reference_rows() -> int:
     """Row count whose program defines the scores: enough to keep the device busy, little enough for small tables."""
     return 512 if jax.default_backend() == "cpu" else 4096
-
-
-def id_bits(ids: np.ndarray) -> np.ndarray:
-    """64 bits of every object id, ``(N, 2)`` uint32: integers as they are, strings by hash.
-
-    They seed whatever is random in an object's score, so that the draw belongs to the object and not to its place.
-    """
-    ids = np.asarray(ids)
-    if ids.dtype.kind in "iu":
-        return np.ascontiguousarray(ids.astype("<i8")).view("<u4").reshape(-1, 2)
-    digests = [hashlib.blake2b(str(value).encode(), digest_size=8).digest() for value in ids.tolist()]
-    return np.frombuffer(b"".join(digests), "<u4").reshape(-1, 2)
 
 
 def make_scorer(
@@ -64,7 +53,8 @@ def make_scorer(
     seed : int
         Object with id bits b draws from ``fold_in(key(seed), b)``, where its score is random at all.
     batch_size : int
-        Most rows per compiled call. Speed and memory depend on it; scores do not.
+        Most rows per compiled call. Speed and memory depend on it; scores do not. A score that is a `Search` has slots
+        instead, and takes no notice.
     mesh : Mesh, optional
         Devices that share each batch; all of this process's where none is given.
 
@@ -73,6 +63,8 @@ def make_scorer(
     (state, x, ids) -> dict of arrays
         `x` of shape ``(N, ...)``, any N; `ids` of shape ``(N,)``. Arrays of length N, ``score`` among them.
     """
+    if isinstance(method.score, Search):
+        return make_searcher(method.score, seed=seed, mesh=mesh)
     return _mapper(lambda key, state, x: method.score(key, state, {"x": x}), seed, batch_size, mesh)
 
 

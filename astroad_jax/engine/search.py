@@ -1,0 +1,187 @@
+"""Searches for many objects at once, with no slot idle: an object that has converged leaves, the next takes its slot.
+
+The device holds a fixed number of slots and runs one compiled program over all of them, a few iterations a call. Between
+calls the host takes out what has ended and fills the slots. An object's draws are seeded by its id and its arithmetic is
+that of one fixed program, so its result does not depend on its neighbours, on the order or number of the objects, on when
+it came in, or on the number of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from astroad_jax.engine import sharding
+from astroad_jax.engine.ids import id_bits
+from astroad_jax.types import Key, Search, State
+
+Scored = dict[str, np.ndarray]
+
+
+class Programs(NamedTuple):
+    """The compiled parts, each over all slots."""
+
+    fill: Callable[..., Any]  # (key, state, slots, x, bits, new) -> slots
+    run: Callable[..., Any]  # (state, slots) -> slots, ended
+    finish: Callable[..., Scored]  # (state, slots) -> outputs
+
+
+class Slots(NamedTuple):
+    """What the device holds."""
+
+    x: jax.Array  # (S, ...)
+    carry: Any  # (S, ...) each
+    steps: jax.Array  # (S,) int32: iterations so far
+
+
+def make_searcher(
+    search: Search,
+    *,
+    seed: int = 0,
+    slots: int = 64,
+    steps_per_call: int = 10,
+    refill: float = 0.25,
+    mesh: Mesh | None = None,
+    progress: bool = False,
+) -> Callable[[State, np.ndarray, np.ndarray], Scored]:
+    """Compile a search for many objects.
+
+    Parameters
+    ----------
+    slots : int
+        Objects on each device at once.
+    steps_per_call : int
+        Iterations between looks at what has ended. An object that ends in between waits, its result unchanged.
+    refill : float
+        Share of the slots that must be free before new objects are let in (each time costs one start for all slots); 1
+        waits for all of them, which is the plain, batch-by-batch search.
+    mesh : Mesh, optional
+        Devices that share the slots; all of this process's where none is given.
+    progress : bool
+        Show a bar with objects per second.
+
+    Returns
+    -------
+    (state, x, ids) -> dict of arrays
+        `x` of shape ``(N, ...)``, `ids` of shape ``(N,)``. What `Search.finish` gives, and ``iterations``, each of length N.
+    """
+    mesh = mesh if mesh is not None else sharding.make_mesh(jax.local_devices())
+    count = slots * mesh.size
+    programs = _compiled(search, steps_per_call, mesh)
+    key = jax.random.key(seed)
+
+    def run(state: State, x: np.ndarray, ids: np.ndarray) -> Scored:
+        state = sharding.place_whole(mesh, sharding.to_host(state))
+        return _Run(programs, key, state, mesh, count, max(1, round(refill * count)))(x, id_bits(ids), progress)
+
+    return run
+
+
+class _Run:
+    """One table's way through the slots."""
+
+    def __init__(self, programs: Programs, key: Key, state: State, mesh: Mesh, count: int, refill: int):
+        self.programs, self.key, self.state, self.mesh = programs, key, state, mesh
+        self.count, self.refill = count, refill
+        self.owner = np.full(count, -1)  # object in every slot, -1 where free
+        self.slots: Slots | None = None
+        self.found: dict[str, np.ndarray] = {}
+
+    def __call__(self, x: np.ndarray, bits: np.ndarray, progress: bool) -> Scored:
+        from tqdm import tqdm
+
+        total, waiting = len(x), 0
+        with tqdm(total=total, disable=not progress, unit="object", desc="search", dynamic_ncols=True) as bar:
+            while waiting < max(total, 1) or (self.owner >= 0).any():
+                free = np.flatnonzero(self.owner < 0)
+                if self.slots is None or (waiting < total and len(free) >= self.refill):
+                    waiting = self._fill(x, bits, free, waiting)
+                self.slots, ended = self.programs.run(self.state, self.slots)
+                done = np.flatnonzero(np.asarray(ended) & (self.owner >= 0))
+                if len(done) >= min(self.refill, (self.owner >= 0).sum()):  # taking out costs one finish for all slots
+                    self._take(done, total)
+                    bar.update(len(done))
+                if not total:
+                    break
+        return self.found if total else {name: values[:0] for name, values in self._empty().items()}
+
+    def _fill(self, x: np.ndarray, bits: np.ndarray, free: np.ndarray, waiting: int) -> int:
+        """Put the next objects into free slots."""
+        new = free[: len(x) - waiting]
+        rows = np.arange(waiting, waiting + len(new))
+        self.owner[new] = rows
+        fresh_x = np.zeros((self.count, *x.shape[1:]), x.dtype)
+        fresh_bits, mask = np.zeros((self.count, 2), np.uint32), np.zeros(self.count, bool)
+        fresh_x[new], fresh_bits[new], mask[new] = x[rows], bits[rows], True
+        place = partial(jax.device_put, device=NamedSharding(self.mesh, P("data")))
+        arrays = (place(fresh_x), place(fresh_bits), place(mask))
+        self.slots = self.programs.fill(self.key, self.state, self.slots, *arrays)
+        return waiting + len(new)
+
+    def _take(self, done: np.ndarray, total: int) -> None:
+        """Finish the objects in these slots and free them."""
+        if not len(done):
+            return
+        rows = self.owner[done]
+        for name, values in jax.device_get(self.programs.finish(self.state, self.slots)).items():
+            held = self.found.setdefault(name, np.zeros((total, *values.shape[1:]), values.dtype))
+            held[rows] = values[done]
+        self.owner[done] = -1
+
+    def _empty(self) -> Scored:
+        return jax.device_get(self.programs.finish(self.state, self.slots))
+
+
+def _compiled(search: Search, steps_per_call: int, mesh: Mesh) -> Programs:
+    """The same programs on every device, over its own slots."""
+
+    def start(key: Key, state: State, x: jax.Array, bits: jax.Array) -> Slots:
+        def one(x: jax.Array, bits: jax.Array) -> Any:
+            own = jax.random.fold_in(jax.random.fold_in(key, bits[0]), bits[1])
+            return search.init(own, state, {"x": x})
+
+        return Slots(x, jax.vmap(one)(x, bits), jnp.zeros(len(x), jnp.int32))
+
+    def fill(key: Key, state: State, slots: Slots | None, x: jax.Array, bits: jax.Array, new: jax.Array) -> Slots:
+        fresh = start(key, state, x, bits)
+        return fresh if slots is None else jax.tree.map(partial(_where, new), fresh, slots)
+
+    def running(slots: Slots) -> jax.Array:
+        return (slots.steps < search.num_steps) & ~jax.vmap(search.done)(slots.carry)
+
+    def run(state: State, slots: Slots) -> tuple[Slots, jax.Array]:
+        def body(_: int, slots: Slots) -> Slots:
+            on = running(slots)
+            moved = jax.vmap(lambda x, carry: search.step(state, {"x": x}, carry))(slots.x, slots.carry)
+            carry = jax.tree.map(partial(_where, on), moved, slots.carry)
+            return slots._replace(carry=carry, steps=slots.steps + on)
+
+        slots = jax.lax.fori_loop(0, steps_per_call, body, slots)
+        return slots, ~running(slots)
+
+    def finish(state: State, slots: Slots) -> dict[str, jax.Array]:
+        scores = jax.vmap(lambda x, carry: search.finish(state, {"x": x}, carry))(slots.x, slots.carry)
+        return {**scores, "iterations": slots.steps}
+
+    def spread(function: Callable, *shared: bool) -> Callable:
+        """Whole arguments are `shared`, the others cut by slots."""
+        specs = tuple(P() if whole else P("data") for whole in shared)
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P("data"), check_vma=False)
+
+    return Programs(
+        jax.jit(spread(fill, True, True, False, False, False, False)),
+        jax.jit(spread(run, True, False), donate_argnums=1),
+        jax.jit(spread(finish, True, False)),
+    )
+
+
+def _where(mask: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """Rows of `new` where the mask is set."""
+    return jnp.where(mask.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
