@@ -155,6 +155,8 @@ class Plan(NamedTuple):
         Known classes among the training rows; 1 where there are no labels.
     balanced : bool
         Whether the feed's batches hold the classes in equal parts.
+    shape : tuple of int
+        Of one object; empty where a method need not know it.
     """
 
     num_features: int
@@ -163,3 +165,4 @@ class Plan(NamedTuple):
     steps_per_pass: int
     num_classes: int = 1
     balanced: bool = False
+    shape: tuple[int, ...] = ()

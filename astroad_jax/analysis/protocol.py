@@ -106,6 +106,7 @@ def _plan(cases: Sequence[Case], feed: Feed, training: Training) -> Plan:
         steps_per_pass=feed.steps_per_pass,
         num_classes=1 + int(cases[0].y.max()),
         balanced=training.balance,
+        shape=tuple(cases[0].x.shape[1:]),
     )
 
 

@@ -94,7 +94,7 @@ def load_schema(run: Path) -> Schema:
         raise DataError("no trained model here", where=str(run), expected="a run directory", fix="astroad train makes one")
     note = files.read_sealed(path)
     try:
-        plan = Plan(**note["plan"])
+        plan = Plan(**note["plan"] | {"shape": tuple(note["shape"])})
         return Schema(tuple(note["features"]), tuple(note["shape"]), tuple(note["classes"]), plan)
     except (KeyError, TypeError) as error:
         raise CorruptError("a file of this run is damaged", where=str(path), got=repr(error), fix="train again") from error

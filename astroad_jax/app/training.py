@@ -148,7 +148,8 @@ def plan(feed: Feed, shape: tuple[int, ...], num_classes: int, settings: config.
     """Sizes for the method's factory."""
     steps = settings.train.epochs * feed.steps_per_epoch
     passes = (feed.steps_per_epoch, feed.steps_per_pass)
-    return Plan(int(np.prod(shape)), steps, *passes, num_classes=num_classes, balanced=settings.train.balance)
+    options = {"num_classes": num_classes, "balanced": settings.train.balance, "shape": tuple(shape)}
+    return Plan(int(np.prod(shape)), steps, *passes, **options)
 
 
 def _report_unusable(source: data.Source, usable: np.ndarray, flags: np.ndarray) -> None:

@@ -1,0 +1,323 @@
+"""WGAN-GP with a latent search: strange is what the generator cannot make.
+
+Margalef-Bentabol et al. 2020, "Detecting outliers in astronomical images with deep generative networks" (MNRAS 496, 2346).
+Equation numbers are the paper's; training is Algorithm 1 (Gulrajani et al. 2017). Choices where the paper is silent:
+
+- The gradient penalty enters the critic's loss with the sign of Algorithm 1 (eq. 4 is written for the other direction).
+- z is standard normal. Networks are those of `nets.conv2d` without normalisation; widths are options.
+- Distances in eq. 7 and 8 are sums of absolute differences over pixels and over features; ``reduction="mean"`` divides each
+  by their number.
+- The two layers of mu (section 3.5): one hidden layer of `Config.mu_width` units with a leaky ReLU, and a linear one. Its
+  input y is drawn once per object. Adam moves it, or z itself under ``search="latent"``, with the critic's betas.
+- The score is the lowest loss met, not the last: the last of 500 iterations of Adam wanders above it.
+- A search ends early where the lowest loss has not fallen by `tolerance` of itself for `patience` iterations; 0 never ends.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from pydantic import Field, PositiveInt
+
+from astroad_jax.config import Frozen
+from astroad_jax.errors import ConfigError
+from astroad_jax.methods.losses import descend, masked_mean, rows
+from astroad_jax.nets import Variables
+from astroad_jax.nets.conv2d import Critic, Generator, levels
+from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Search, Stage, State
+
+
+class WGANState(NamedTuple):
+    """Both networks, their optimisers, and the generator's moving average."""
+
+    generator: Variables
+    critic: Variables
+    average: Variables  # what scoring uses
+    generator_opt: optax.OptState
+    critic_opt: optax.OptState
+    step: jax.Array  # () int32
+
+
+class Config(Frozen):
+    """Section 3.4 and 3.5's hyper-parameters."""
+
+    name: Literal["wgan_gp"] = "wgan_gp"
+    latent: PositiveInt = 100
+    width: PositiveInt = Field(32, description="channels at half the image's side; they double at every size below")
+    most: PositiveInt = Field(512, description="channels at most")
+    critic_dense: PositiveInt = 128
+    n_critic: PositiveInt = 10
+    penalty: float = Field(10.0, ge=0, description="lambda, the weight of the gradient penalty")
+    learning_rate: float = Field(5e-5, gt=0)
+    beta1: float = Field(0.5, ge=0, lt=1)
+    beta2: float = Field(0.9, ge=0, lt=1)
+    average: float = Field(0.0, ge=0, lt=1, description="decay of the generator's moving average; 0 keeps none")
+    compute: Literal["float32", "bfloat16"] = "float32"
+    search: Literal["mu", "latent"] = "mu"
+    gamma: float = Field(0.7, gt=0, lt=1, description="weight of the residual loss, eq. 6")
+    reduction: Literal["sum", "mean"] = "sum"
+    iterations: int = Field(500, ge=1)
+    search_rate: float = Field(0.01, gt=0)
+    mu_width: PositiveInt = 100
+    patience: int = Field(0, ge=0)
+    tolerance: float = Field(0.0, ge=0)
+
+
+class Pair(NamedTuple):
+    """Generator and critic, and how wide z is."""
+
+    generator: nn.Module
+    critic: nn.Module
+    latent: int
+
+
+def train_stage(
+    pair: Pair,
+    *,
+    generator_tx: optax.GradientTransformation,
+    critic_tx: optax.GradientTransformation,
+    num_steps: int,
+    n_critic: int = 10,
+    penalty: float = 10.0,
+    average: float = 0.0,
+) -> Stage:
+    """Algorithm 1: every step moves the critic (eq. 4) on a batch, every `n_critic`-th the generator (eq. 5) as well.
+
+    Metrics: ``loss``, the critic's; ``wasserstein``, its estimate of eq. 3; ``slope``, the mean norm of its gradient;
+    ``variety``, the spread of generated images over that of real ones (near 0 the generator makes one image: collapse).
+    """
+
+    def init(key: Key, batch: Batch, previous: State | None) -> WGANState:
+        del previous
+        x, _ = rows(batch)
+        key_g, key_c = jax.random.split(key)
+        generator = pair.generator.init(key_g, jnp.zeros((1, pair.latent)))
+        critic = pair.critic.init(key_c, x[:1])
+        opts = generator_tx.init(generator["params"]), critic_tx.init(critic["params"])
+        return WGANState(generator, critic, generator, *opts, jnp.zeros((), jnp.int32))
+
+    def step(key: Key, state: WGANState, batch: Batch) -> tuple[WGANState, Metrics]:
+        x, mask = rows(batch)
+        key_z, key_mix, key_g = jax.random.split(key, 3)
+        fake = pair.generator.apply(state.generator, jax.random.normal(key_z, (x.shape[0], pair.latent)))
+        loss = jax.value_and_grad(partial(critic_loss, pair.critic, penalty), has_aux=True)
+        mix = jax.random.uniform(key_mix, (x.shape[0], *(1,) * (x.ndim - 1)))
+        (value, aux), gradient = loss(state.critic["params"], x, fake, mix, mask)
+        params, opt = descend(critic_tx, gradient, state.critic_opt, state.critic["params"])
+        state = state._replace(critic={"params": params}, critic_opt=opt, step=state.step + 1)
+        due = state.step % n_critic == 0
+        state = jax.lax.cond(due, partial(move_generator, key_g, x.shape[0]), lambda state: state, state)
+        return state, {"loss": value, **aux, "variety": _spread(fake, mask) / jnp.maximum(_spread(x, mask), 1e-12)}
+
+    def move_generator(key: Key, count: int, state: WGANState) -> WGANState:
+        def loss(params):
+            fake = pair.generator.apply({"params": params}, jax.random.normal(key, (count, pair.latent)))
+            return -jnp.mean(pair.critic.apply(state.critic, fake))
+
+        gradient = jax.grad(loss)(state.generator["params"])
+        params, opt = descend(generator_tx, gradient, state.generator_opt, state.generator["params"])
+        kept = jax.tree.map(lambda old, new: average * old + (1 - average) * new, state.average["params"], params)
+        return state._replace(generator={"params": params}, generator_opt=opt, average={"params": kept})
+
+    return Stage("wgan", init, step, num_steps)
+
+
+def critic_loss(
+    critic: nn.Module, penalty: float, params, x: jax.Array, fake: jax.Array, mix: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """Eq. 4, to be minimised: fake less real, and how far the gradient's norm is from 1 between them."""
+    value = lambda images: critic.apply({"params": params}, images)  # noqa: E731
+    slope = jax.grad(lambda images: jnp.sum(value(images)))(mix * x + (1 - mix) * fake)
+    # The square root has no slope at 0, where the critic starts on an image without contrast.
+    norm = jnp.sqrt(jnp.sum(slope.reshape(slope.shape[0], -1) ** 2, axis=-1) + 1e-12)
+    distance = masked_mean(value(x), mask) - masked_mean(value(fake), mask)
+    loss = -distance + penalty * masked_mean((norm - 1.0) ** 2, mask)
+    return loss, {"wasserstein": distance, "slope": masked_mean(norm, mask)}
+
+
+def _spread(images: jax.Array, mask: jax.Array) -> jax.Array:
+    """Standard deviation over a batch, averaged over pixels."""
+    weight = mask / jnp.maximum(mask.sum(), 1.0)
+    flat = images.reshape(images.shape[0], -1)
+    mean = weight @ flat
+    return jnp.sqrt(jnp.mean(weight @ (flat - mean[None]) ** 2))
+
+
+class Mu(nn.Module):
+    """The two layers that map an object's noise y to z."""
+
+    width: int
+    latent: int
+
+    @nn.compact
+    def __call__(self, y: jax.Array) -> jax.Array:
+        """``(latent,) -> (latent,)``."""
+        return nn.Dense(self.latent)(nn.leaky_relu(nn.Dense(self.width)(y), 0.2))
+
+
+class SearchCarry(NamedTuple):
+    """One object's search: what is moved, and the best met so far."""
+
+    noise: jax.Array  # (latent,) y, or empty where z itself is moved
+    features: jax.Array  # (F,) of the object
+    moved: Variables  # parameters of mu, or z
+    opt: optax.OptState
+    loss: jax.Array  # () lowest so far
+    residual: jax.Array  # () its two parts
+    feature: jax.Array
+    z: jax.Array  # (latent,) where it was met
+    since: jax.Array  # () int32, iterations without a fall of `tolerance`
+
+
+class Losses(NamedTuple):
+    """Eq. 6 to 8 for one image."""
+
+    total: jax.Array
+    residual: jax.Array
+    feature: jax.Array
+
+
+def losses(
+    pair: Pair, state: WGANState, x: jax.Array, features: jax.Array, z: jax.Array, gamma: float, reduction: str
+) -> Losses:
+    """How far the image of z is from `x`, in pixels and in the critic's features."""
+    fake = pair.generator.apply(state.average, z[None])
+    gather = jnp.sum if reduction == "sum" else jnp.mean
+    residual = gather(jnp.abs(x - fake[0]))
+    feature = gather(jnp.abs(features - pair.critic.apply(state.critic, fake, method="features")[0]))
+    return Losses(gamma * residual + (1.0 - gamma) * feature, residual, feature)
+
+
+def latent_search(
+    pair: Pair,
+    *,
+    tx: optax.GradientTransformation,
+    iterations: int = 500,
+    mu_width: int | None = 100,
+    gamma: float = 0.7,
+    reduction: Literal["sum", "mean"] = "sum",
+    patience: int = 0,
+    tolerance: float = 0.0,
+) -> Search:
+    """Section 3.5: the nearest image that the generator can make, found by gradient descent.
+
+    Parameters
+    ----------
+    mu_width : int or None
+        Hidden units of mu; None moves z itself.
+    patience, tolerance
+        See above.
+    """
+    mu = None if mu_width is None else Mu(mu_width, pair.latent)
+
+    def init(key: Key, state: WGANState, example: Example) -> SearchCarry:
+        key_y, key_mu = jax.random.split(key)
+        start = jax.random.normal(key_y, (pair.latent,))
+        features = pair.critic.apply(state.critic, example["x"][None], method="features")[0]
+        noise, moved = (start[:0], start) if mu is None else (start, mu.init(key_mu, start))
+        none = jnp.full((), jnp.inf)
+        return SearchCarry(noise, features, moved, tx.init(moved), none, none, none, start, jnp.zeros((), jnp.int32))
+
+    def step(state: WGANState, example: Example, carry: SearchCarry) -> SearchCarry:
+        def loss(moved: Variables) -> tuple[jax.Array, tuple[jax.Array, Losses]]:
+            z = moved if mu is None else mu.apply(moved, carry.noise)
+            found = losses(pair, state, example["x"], carry.features, z, gamma, reduction)
+            return found.total, (z, found)
+
+        gradient, (z, found) = jax.grad(loss, has_aux=True)(carry.moved)
+        moved, opt = descend(tx, gradient, carry.opt, carry.moved)
+        fell = found.total < carry.loss * (1.0 - tolerance)
+        best = (carry.loss, carry.residual, carry.feature, carry.z)
+        better = found.total < carry.loss
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (*found, z), best)
+        since = jnp.where(fell | jnp.isinf(carry.loss), 0, carry.since + 1)
+        return SearchCarry(carry.noise, carry.features, moved, opt, *best, since)
+
+    def finish(state: WGANState, example: Example, carry: SearchCarry) -> Scores:
+        del state, example
+        return {"score": carry.loss, "residual": carry.residual, "feature": carry.feature}
+
+    def done(carry: SearchCarry) -> jax.Array:
+        return carry.since >= patience if patience else jnp.zeros((), bool)
+
+    return Search(init, step, finish, done, iterations)
+
+
+def wgan_gp(pair: Pair, train: Stage, search: Search) -> Method:
+    """WGAN-GP scored by a latent search.
+
+    Returns
+    -------
+    Method
+        ``score`` is eq. 9 at the best iteration, with ``residual`` (eq. 7) and ``feature`` (eq. 8); ``embed`` gives the
+        critic's features.
+    """
+
+    def embed(state: WGANState, example: Example) -> jax.Array:
+        return pair.critic.apply(state.critic, example["x"][None], method="features")[0]
+
+    return Method((train,), search, embed)
+
+
+def networks(config: Config, shape: tuple[int, ...]) -> Pair:
+    """Generator and critic for images ``(size, size, channels)``.
+
+    Raises
+    ------
+    ConfigError
+        Objects that are not square images of ``4 * 2^k`` pixels a side.
+    """
+    k = image_levels(shape)
+    dtype = jnp.dtype(config.compute)
+    widths = tuple(min(config.width << i, config.most) for i in range(k))
+    last = min(config.width << k, config.most)
+    generator = Generator(shape[-1], (last, *reversed(widths)), refine=(config.width,), dtype=dtype)
+    critic = Critic(widths, last, (config.critic_dense,), dtype=dtype)
+    return Pair(generator, critic, config.latent)
+
+
+def image_levels(shape: tuple[int, ...]) -> int:
+    """How often an image's side can be halved down to 4 pixels."""
+    try:
+        if len(shape) != 3 or shape[0] != shape[1]:
+            raise ValueError(f"expected (size, size, channels), got {shape}")
+        return levels(shape[0])
+    except ValueError as error:
+        raise ConfigError(
+            "this method needs square images",
+            where="method.name",
+            expected="objects of shape (size, size, channels), size 8, 16, 32, 64, 128 or 256",
+            got=shape,
+            fix="crop or resize them, or choose a method for feature tables",
+        ) from error
+
+
+def build(config: Config, plan: Plan) -> Method:
+    """WGAN-GP from its configuration."""
+    pair = networks(config, plan.shape)
+    adam = optax.adam(config.learning_rate, config.beta1, config.beta2)
+    train = train_stage(
+        pair,
+        generator_tx=adam,
+        critic_tx=adam,
+        num_steps=plan.num_steps,
+        n_critic=config.n_critic,
+        penalty=config.penalty,
+        average=config.average,
+    )
+    search = latent_search(
+        pair,
+        tx=optax.adam(config.search_rate, config.beta1, config.beta2),
+        iterations=config.iterations,
+        mu_width=config.mu_width if config.search == "mu" else None,
+        gamma=config.gamma,
+        reduction=config.reduction,
+        patience=config.patience,
+        tolerance=config.tolerance,
+    )
+    return wgan_gp(pair, train, search)

@@ -1,0 +1,167 @@
+"""WGAN-GP against its equations, and the search on what the generator can and cannot make."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from astroad_jax.engine.feed import resident
+from astroad_jax.engine.score import make_scorer
+from astroad_jax.engine.search import make_searcher
+from astroad_jax.engine.train import fit
+from astroad_jax.errors import ConfigError
+from astroad_jax.methods import wgan_gp
+from astroad_jax.methods.losses import descend
+from astroad_jax.nets import conv2d
+from astroad_jax.types import Plan
+
+TINY = {"latent": 6, "width": 4, "most": 16, "critic_dense": 8, "n_critic": 2, "iterations": 40, "mu_width": 8}
+
+
+def images(count: int = 48) -> np.ndarray:
+    """Round blobs of random place and width, ``(N, 16, 16, 1)`` in [-1, 1]."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(16.0)] * 2, indexing="ij"))
+    at, width = rng.uniform(5, 10, (count, 2, 1, 1)), rng.uniform(1.5, 3, (count, 1, 1))
+    blobs = np.exp(-((grid - at) ** 2).sum(1) / (2 * width**2))
+    return (2 * blobs - 1)[..., None].astype(np.float32)
+
+
+def made(**changes):
+    config = wgan_gp.Config(**{**TINY, **changes})
+    plan = Plan(256, num_steps=8, steps_per_epoch=3, steps_per_pass=3, shape=(16, 16, 1))
+    return wgan_gp.build(config, plan), wgan_gp.networks(config, (16, 16, 1))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    method, pair = made(search="latent", search_rate=0.05)
+    fitted = fit(method, resident({"x": images()}, seed=0, batch_size=16), steps_per_call=4, log_every=1)
+    return method, pair, fitted
+
+
+def test_critic_loss_is_equation_4(trained):
+    _, pair, fitted = trained
+    params = fitted.state.critic["params"]
+    x, fake = jnp.asarray(images(4)), jnp.asarray(images(9)[5:])
+    mix, mask = jnp.array([0.1, 0.5, 0.9, 0.3]).reshape(4, 1, 1, 1), jnp.array([1.0, 1.0, 1.0, 0.0])
+    value = lambda image: pair.critic.apply({"params": params}, image[None])[0]  # noqa: E731
+    norms = [jnp.linalg.norm(jax.grad(value)(m * a + (1 - m) * b)) for a, b, m in zip(x, fake, mix)][:3]
+    real, made_up = (np.mean([float(value(image)) for image in kind[:3]]) for kind in (x, fake))
+    expected = made_up - real + 10 * np.mean([(float(norm) - 1) ** 2 for norm in norms])
+    found, aux = wgan_gp.critic_loss(pair.critic, 10.0, params, x, fake, mix, mask)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    assert float(aux["wasserstein"]) == pytest.approx(real - made_up, rel=1e-4)
+    assert float(aux["slope"]) == pytest.approx(np.mean(norms), rel=1e-4)
+
+
+class Smooth(nn.Module):
+    """A critic without kinks: across one, the penalty jumps, and differences say nothing about its gradient."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(conv2d.Features((3, 4), last=4, activation="tanh")(x).reshape(x.shape[0], -1))[:, 0]
+
+
+def test_gradient_of_the_penalty_by_differences():
+    x, fake = jnp.asarray(images(3)), jnp.asarray(images(8)[5:])
+    mix, mask = jnp.full((3, 1, 1, 1), 0.4), jnp.ones(3)
+    params = Smooth().init(jax.random.key(0), x)["params"]
+    loss = jax.jit(lambda p: wgan_gp.critic_loss(Smooth(), 10.0, p, x, fake, mix, mask)[0])
+    gradient = jax.grad(loss)(params)
+    rng = np.random.default_rng(0)
+    towards = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), params)
+    slope = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(towards)))
+    moved = [loss(jax.tree.map(lambda p, d, s=s: p + s * 3e-3 * d, params, towards)) for s in (1, -1)]
+    assert float(slope) == pytest.approx(float(moved[0] - moved[1]) / 6e-3, rel=2e-2)
+
+
+def test_the_generator_moves_every_other_step(trained):
+    method, _, _ = trained
+    stage, batch = method.stages[0], {"x": jnp.asarray(images(16))}
+    state = stage.init(jax.random.key(0), batch, None)
+    kernel = lambda state: np.asarray(state.generator["params"]["Dense_0"]["kernel"])  # noqa: E731
+    moved = []
+    for number in range(4):
+        new, metrics = jax.jit(stage.step)(jax.random.key(number), state, batch)
+        moved.append(not np.array_equal(kernel(new), kernel(state)))
+        state = new
+        assert all(np.isfinite(float(value)) for value in metrics.values())
+    assert moved == [False, True, False, True]
+    jax.tree.map(np.testing.assert_array_equal, state.average, state.generator)  # no average was asked for
+
+
+def test_average_follows_the_generator():
+    method, _ = made(average=0.75, n_critic=1)
+    stage, batch = method.stages[0], {"x": jnp.asarray(images(16))}
+    before = stage.init(jax.random.key(0), batch, None)
+    after, _ = stage.step(jax.random.key(1), before, batch)
+    expected = jax.tree.map(lambda a, g: 0.75 * a + 0.25 * g, before.average["params"], after.generator["params"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), after.average["params"], expected)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_losses_are_equations_6_to_8(trained, reduction):
+    _, pair, fitted = trained
+    x, z = jnp.asarray(images(1)[0]), jnp.linspace(-1, 1, 6)
+    features = pair.critic.apply(fitted.state.critic, x[None], method="features")[0]
+    found = wgan_gp.losses(pair, fitted.state, x, features, z, 0.7, reduction)
+    fake = pair.generator.apply(fitted.state.average, z[None])
+    gather = np.sum if reduction == "sum" else np.mean
+    residual = gather(np.abs(np.asarray(x - fake[0])))
+    feature = gather(np.abs(np.asarray(features - pair.critic.apply(fitted.state.critic, fake, method="features")[0])))
+    assert found == pytest.approx((0.7 * residual + 0.3 * feature, residual, feature), rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["mu", "latent"])
+def test_what_the_generator_can_make_scores_lower(trained, form):
+    _, pair, fitted = trained
+    method, _ = made(search=form, search_rate=0.05, iterations=120)
+    z = jax.random.normal(jax.random.key(5), (6, pair.latent))
+    can = np.asarray(pair.generator.apply(fitted.state.average, z))
+    rng = np.random.default_rng(0)
+    cannot = np.tanh(can + rng.normal(size=can.shape)).astype(np.float32)
+    searcher = make_searcher(method.score, slots=6)
+    low = searcher(fitted.state, can, np.arange(6))["score"]
+    high = searcher(fitted.state, cannot, np.arange(6))["score"]
+    assert low.max() < 0.5 * high.min()
+
+
+def test_the_best_iteration_counts(trained):
+    """Scores never rise with more iterations, and are those of a search by hand."""
+    method, pair, fitted = trained
+    state, x, ids = fitted.state, images(3), np.arange(3)
+    search = method.score
+    runs = [make_searcher(search._replace(num_steps=n), slots=3)(state, x, ids)["score"] for n in (1, 10, 40)]
+    assert (runs[1] <= runs[0]).all()
+    assert (runs[2] <= runs[1]).all()
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 2), 0)
+    carry = search.init(key, state, {"x": x[2]})
+    z, features = carry.moved, carry.features
+    import optax
+
+    tx = optax.adam(0.05, 0.5, 0.9)
+    opt, seen = tx.init(z), []
+    value = jax.jit(jax.value_and_grad(lambda z: wgan_gp.losses(pair, state, x[2], features, z, 0.7, "sum").total))
+    for _ in range(10):
+        loss, gradient = value(z)
+        seen.append(float(loss))
+        z, opt = descend(tx, gradient, opt, z)
+    assert runs[1][2] == pytest.approx(min(seen), rel=1e-4)
+
+
+def test_a_search_that_no_longer_falls_ends(trained):
+    _, _, fitted = trained
+    method, _ = made(search="latent", patience=3, tolerance=0.05, iterations=200)
+    found = make_scorer(method)(fitted.state, images(5), np.arange(5))
+    assert found["iterations"].max() < 200
+    assert found["iterations"].min() >= 4
+
+
+@pytest.mark.parametrize("shape", [(16,), (16, 8, 1), (20, 20, 1)])
+def test_objects_that_are_no_square_images(shape):
+    with pytest.raises(ConfigError, match="square images"):
+        wgan_gp.build(wgan_gp.Config(**TINY), Plan(1, 1, 1, 1, shape=shape))
