@@ -80,7 +80,12 @@ def by_class(labels: np.ndarray) -> Classes:
     labels = np.asarray(labels)
     known = np.flatnonzero(labels >= 0)
     if not len(known):
-        raise DataError("no row has a class to balance", expected="class numbers, not all of them -1", got=len(labels))
+        raise DataError(
+            "no row has a class to balance",
+            expected="class numbers, not all of them -1",
+            got=f"{len(labels)} rows without one",
+            fix="give the rows labels, or set train.balance = false",
+        )
     _, inverse, counts = np.unique(labels[known], return_inverse=True, return_counts=True)
     return Classes(known[np.argsort(inverse, kind="stable")], np.cumsum(counts) - counts, counts)
 
@@ -138,6 +143,7 @@ def row_order(
     if labels is None:
         return Order(batch, plain, num_rows)
     if len(labels) != num_rows:
-        raise DataError("labels to balance do not fit the rows", expected=f"{num_rows} class numbers", got=len(labels))
+        fix = "give one label for each row"
+        raise DataError("labels to balance do not fit the rows", expected=num_rows, got=len(labels), fix=fix)
     classes = by_class(labels)
     return Order(lambda step: balanced_indices(seed, step, classes, batch_size), plain, num_rows)

@@ -127,7 +127,8 @@ def _from_tfds(name: str, data: Path | None) -> Dataset:
         image = next((key for key in source.columns if source.columns[key].shape), None)
         if image is None or "label" not in source.columns:
             got = ", ".join(source.columns)
-            raise DataError("this data set has no labelled images", where=name, expected="an array and a label", got=got)
+            fix = "choose one of labelled images"
+            raise DataError("no labelled images", where=name, expected="an array and a label", got=got, fix=fix)
         parts += [np.concatenate([c[key] for c in columns]) for key in (image, "label")]
     return Dataset(*parts)
 

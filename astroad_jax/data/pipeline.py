@@ -200,7 +200,7 @@ def _chunks(stream: _Stream) -> Iterator[Arrays]:
         arrays = {name: np.asarray(array) for name, array in stream.transform(table).items()}
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
-            raise DataError("a transform must give arrays of one length", got=lengths)
+            raise DataError("a transform must give arrays of one length", got=lengths, fix="select the same rows of each")
         if next(iter(lengths.values())):
             yield arrays
 

@@ -14,7 +14,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
 
 import jax
 import numpy as np
@@ -106,7 +105,7 @@ def _mapper(one: Callable, seed: int, batch_size: int, mesh: Mesh | None) -> Cal
 
     def score(state: State, x: np.ndarray, ids: np.ndarray) -> Scored:
         if not placed or placed[0][0] is not state:
-            placed[:] = [(state, _on_mesh(state, mesh))]
+            placed[:] = [(state, sharding.place_state(mesh, state))]
         there, bits = placed[0][1], id_bits(ids)
         parts, pending = [], deque()
         for block, length in _blocks(x, bits, ladder.rows(there, x)):
@@ -123,16 +122,6 @@ def _mapper(one: Callable, seed: int, batch_size: int, mesh: Mesh | None) -> Cal
 
 def _fetched(out: dict[str, jax.Array], length: int) -> Scored:
     return {name: np.asarray(values)[:length] for name, values in out.items()}
-
-
-def _on_mesh(state: State, mesh: Mesh) -> State:
-    """A state whole on every device of the mesh, moved there only where it is not."""
-    devices = set(mesh.devices.flat)
-
-    def there(leaf: Any) -> bool:
-        return isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices and leaf.is_fully_replicated
-
-    return state if all(map(there, jax.tree.leaves(state))) else sharding.place_whole(mesh, sharding.to_host(state))
 
 
 def _blocks(

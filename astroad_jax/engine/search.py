@@ -78,7 +78,7 @@ def make_searcher(
     key = jax.random.key(seed)
 
     def run(state: State, x: np.ndarray, ids: np.ndarray) -> Scored:
-        state = sharding.place_whole(mesh, sharding.to_host(state))
+        state = sharding.place_state(mesh, state)
         return _Run(programs, key, state, mesh, count, max(1, round(refill * count)))(x, id_bits(ids), progress)
 
     return run

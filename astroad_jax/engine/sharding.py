@@ -111,3 +111,13 @@ def to_host(state: Any) -> Any:
         return multihost_utils.process_allgather(leaf, tiled=True)
 
     return jax.tree.map(whole, state)
+
+
+def place_state(mesh: Mesh, state: Any) -> Any:
+    """A state whole on every device of the mesh, moved there only where it is not."""
+    devices = set(mesh.devices.flat)
+
+    def there(leaf: Any) -> bool:
+        return isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices and leaf.is_fully_replicated
+
+    return state if all(map(there, jax.tree.leaves(state))) else place_whole(mesh, to_host(state))

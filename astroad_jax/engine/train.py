@@ -245,7 +245,8 @@ def _block(run: _Run, stream: Iterator[Batch], length: int) -> Batch:
         return sharding.place_rows(run.mesh, next(stream), run.feed.rows_axis)
     batches = list(itertools.islice(stream, length))
     if len(batches) < length:
-        raise DataError("the feed ended before the training", expected=f"{length} more batches", got=len(batches))
+        fix = "make its iterators endless"
+        raise DataError("the feed ended before the training", expected=f"{length} more batches", got=len(batches), fix=fix)
     batches += [batches[-1]] * (run.steps_per_call - length)
     stacked = jax.tree.map(lambda *parts: np.stack(parts), *batches)
     return sharding.place_rows(run.mesh, stacked, run.feed.rows_axis + 1)

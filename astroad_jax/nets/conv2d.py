@@ -75,6 +75,12 @@ def _norm(kind: Norm, x: jax.Array, train: bool, weights: Init) -> jax.Array:
     return nn.BatchNorm(use_running_average=not train, momentum=0.9, scale_init=shifted)(x)
 
 
+def _layer(net: Any, x: jax.Array, kind: Any, width: int, norm: Norm, train: bool) -> jax.Array:
+    """Convolution, normalisation, activation, as the network that they are part of has them."""
+    x = Conv(width, kind, use_bias=norm != "batch", weights=net.weights, dtype=net.dtype)(x)
+    return _activation(net.activation)(_norm(norm, x, train, net.weights))
+
+
 class Features(nn.Module):
     """Trunk of critics and encoders: half the side again and again, then (optionally) one more layer at 4 x 4.
 
@@ -92,12 +98,9 @@ class Features(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Feature map at 4 x 4."""
-        act = _activation(self.activation)
         layers = [("down", width) for width in self.widths] + ([("same", self.last)] if self.last else [])
         for i, (kind, width) in enumerate(layers):
-            norm: Norm = "none" if i == 0 else self.norm
-            x = Conv(width, kind, use_bias=norm != "batch", weights=self.weights, dtype=self.dtype)(x)
-            x = act(_norm(norm, x, train, self.weights))
+            x = _layer(self, x, kind, width, "none" if i == 0 else self.norm, train)
         return x
 
 
@@ -180,6 +183,5 @@ class Generator(nn.Module):
         x = nn.Dense(16 * self.widths[0], dtype=self.dtype)(z).reshape(z.shape[0], 4, 4, self.widths[0])
         x = act(_norm(self.norm, x, train, self.weights))
         for kind, width in [("up", width) for width in self.widths[1:]] + [("same", width) for width in self.refine]:
-            x = Conv(width, kind, use_bias=self.norm != "batch", weights=self.weights, dtype=self.dtype)(x)
-            x = act(_norm(self.norm, x, train, self.weights))
+            x = _layer(self, x, kind, width, self.norm, train)
         return ACTIVATIONS[self.output](Conv(self.channels, weights=self.weights, dtype=self.dtype)(x).astype(jnp.float32))
