@@ -235,8 +235,7 @@ def _apply(scaler: Scaler, x: Array, xp: Any) -> tuple[Array, Array]:
     inf = ~(finite | nan) | ~xp.isfinite(z)
     absent = inf if scaler.nan in IMPUTING else inf | nan
     constant = (xp.max(filled, axis=1) == xp.min(filled, axis=1)) & (scaler.kind == "gcn")
-    outside = xp.any(finite & _beyond(scaler, flat, xp), axis=1)
-    flags = _flags(nan, inf, finite, constant, xp) | (outside.astype(xp.uint32) * xp.uint32(OUTSIDE))
+    flags = _flags(nan, inf, finite, constant, _beyond(scaler, flat, xp), xp)
     return xp.reshape(xp.where(absent, xp.float32(0), z), np.shape(x)), flags
 
 
@@ -248,7 +247,7 @@ def _beyond(scaler: Scaler, flat: Array, xp: Any) -> Array:
     return (flat < reference[:1]) | (flat > reference[-1:])
 
 
-def _flags(nan: Array, inf: Array, finite: Array, constant: Array, xp: Any) -> Array:
+def _flags(nan: Array, inf: Array, finite: Array, constant: Array, beyond: Array, xp: Any) -> Array:
     """(N,) uint32 from masks ``(N, D)`` and ``(N,)``."""
     some = xp.any(finite, axis=1)
     found = {
@@ -256,6 +255,7 @@ def _flags(nan: Array, inf: Array, finite: Array, constant: Array, xp: Any) -> A
         INF_INPUT: xp.any(inf, axis=1),
         EMPTY: ~some,
         CONSTANT: constant & some,
+        OUTSIDE: xp.any(finite & beyond, axis=1),
     }
     return sum((on.astype(xp.uint32) * xp.uint32(bit) for bit, on in found.items()), start=xp.uint32(0))
 
