@@ -17,7 +17,7 @@ key        shape                  meaning
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,6 +47,9 @@ class Stage(NamedTuple):
     validate : (state, batch) -> scalar, optional
         What model selection minimises on held-out rows (a mean over the rows whose mask is 1). None where there is
         nothing to select.
+    watch : (rows) -> str, optional
+        Complaint about the metrics logged so far (one dictionary of floats per logged window), ``""`` where all is well.
+        The loop warns of a new complaint and goes on: a generator may recover.
     plain : bool
         The stage counts rows rather than learns from them (a mean, a ratio): it gets plain passes over the data, every
         row once an epoch, whatever balancing the training asks for.
@@ -57,6 +60,7 @@ class Stage(NamedTuple):
     step: Callable[[Key, State, Batch], tuple[State, Metrics]]
     num_steps: int
     validate: Callable[[State, Batch], jax.Array] | None = None
+    watch: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
     plain: bool = False
 
 
@@ -75,6 +79,8 @@ class Search(NamedTuple):
         Whether this object's search may end before `num_steps`.
     num_steps : int
         Iterations at most.
+    rebuild : (state, example, carry) -> array, optional
+        The nearest the model comes to the object, in the shape of ``x``.
     """
 
     init: Callable[[Key, State, Example], Any]
@@ -82,6 +88,7 @@ class Search(NamedTuple):
     finish: Callable[[State, Example, Any], Scores]
     done: Callable[[Any], jax.Array]
     num_steps: int
+    rebuild: Callable[[State, Example, Any], jax.Array] | None = None
 
 
 class Method(NamedTuple):
@@ -97,7 +104,8 @@ class Method(NamedTuple):
     embed : (state, example) -> (D,) array
         Latent representation of ONE object.
     reconstruct : (key, state, example) -> array, optional
-        The object as the model sees it, in the shape of ``x``. None where the method has no decoder.
+        The object as the model sees it, in the shape of ``x``. None where the method has no decoder, or its search
+        rebuilds.
     """
 
     stages: tuple[Stage, ...]

@@ -9,9 +9,12 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TQDM_DISABLE", "1")
-# The suite is bound by compiling: programs are shared between tests, and with the processes that tests start.
-CACHE = tempfile.TemporaryDirectory(prefix="astroad-xla-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+# The suite is bound by compiling. Programs are shared between tests, workers, and the processes that tests start; and
+# LLVM is asked for half its usual effort, which costs tiny programs nothing and reorders no sum.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix="astroad-xla-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

@@ -13,7 +13,7 @@ from astroad_jax.engine import checkpoint
 from astroad_jax.engine.score import make_embedder, make_reconstructor, make_scorer
 from astroad_jax.engine.train import Fitted, Hooks, Saved, fit, pick
 from astroad_jax.methods import METHODS, build, configure
-from astroad_jax.types import Method, Plan, Stage
+from astroad_jax.types import Method, Plan, Search, Stage
 from tests import toy
 
 NAMES = list(toy.VARIANTS)
@@ -90,9 +90,9 @@ def test_training_improves(trained):
 
 
 def test_planted_outlier_is_strange(trained):
-    _, made, fitted, _ = trained
+    name, made, fitted, _ = trained
     x, _ = toy.mixture(400, seed=9)
-    both = np.concatenate([x, toy.outliers()])
+    both = toy.shaped(name, np.concatenate([x, toy.outliers()]))
     scores = make_scorer(made)(fitted.state, both, np.arange(len(both)))["score"]
     assert np.isfinite(scores).all()
     assert (scores[400:] > np.quantile(scores[:400], 0.99)).all()
@@ -100,8 +100,8 @@ def test_planted_outlier_is_strange(trained):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 96, 4096])
 def test_score_belongs_to_the_object_alone(trained, batch_size):
-    _, made, fitted, _ = trained
-    x, _ = toy.mixture(203, seed=4)
+    name, made, fitted, _ = trained
+    x = toy.shaped(name, toy.mixture(203, seed=4)[0])
     ids = np.arange(203) + 2**60
     reference = make_scorer(made, batch_size=64)(fitted.state, x, ids)
     order = np.random.default_rng(batch_size).permutation(203)
@@ -113,7 +113,7 @@ def test_score_belongs_to_the_object_alone(trained, batch_size):
 @pytest.mark.parametrize("value", [0.0, 0.5])
 def test_constant_input_leaves_everything_finite(trained, value):
     batch = {
-        "x": np.full((toy.BATCH, toy.WIDTH), value, np.float32),
+        "x": np.full((toy.BATCH, *toy.shape(trained.name)), value, np.float32),
         "y": np.zeros(toy.BATCH, np.int32),
         "mask": np.ones(toy.BATCH, np.float32),
     }
@@ -127,7 +127,8 @@ def test_padding_changes_nothing(trained):
     mask = (np.arange(toy.BATCH) < 40).astype(np.float32)
     results = []
     for filler in (0.0, 0.7):
-        batch = {"x": np.where(mask[:, None] > 0, x, np.float32(filler)), "y": y, "mask": mask}
+        filled = toy.shaped(trained.name, np.where(mask[:, None] > 0, x, np.float32(filler)))
+        batch = {"x": filled, "y": y, "mask": mask}
         results.append([(state, metrics) for _, state, metrics in trained.walk(batch, steps=2)])
     for a, b in zip(*map(jax.tree.leaves, results)):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -158,33 +159,49 @@ def test_resumed_run_equals_unbroken_run(trained, tmp_path):
 
 def test_frozen_parts_stay_frozen(trained):
     x, y = toy.mixture(toy.BATCH)
-    batch = {"x": x, "y": y, "mask": np.ones(toy.BATCH, np.float32)}
+    batch = {"x": toy.shaped(trained.name, x), "y": y, "mask": np.ones(toy.BATCH, np.float32)}
     before = trained.fitted.state
     after, _ = trained.jitted[-1][1](jax.random.key(0), before, batch)
-    frozen = {"mcdsvdd": ["centres"], "deep_svdd": ["centres"], "dasvdd": ["gamma"]}
+    frozen = {"mcdsvdd": ["centres"], "deep_svdd": ["centres"], "dasvdd": ["gamma"], "fanogan": ["gan"]}
     fields = frozen.get(trained.name.partition("-")[0], []) + (["centre"] if trained.name == "dasvdd-fixed" else [])
     for field in fields:
-        np.testing.assert_array_equal(getattr(after, field), getattr(before, field))
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, field), getattr(before, field))
     assert checkpoint.digest(after) != checkpoint.digest(before)
 
 
 def test_embedding_and_reconstruction(trained):
-    _, made, fitted, _ = trained
-    x, _ = toy.mixture(20, seed=2)
+    name, made, fitted, _ = trained
+    x = toy.shaped(name, toy.mixture(20, seed=2)[0])
     codes = make_embedder(made)(fitted.state, x, np.arange(20))["embedding"]
-    assert codes.shape == (20, 4)
+    width = 4 * 4 * 8 if name == "wgan_gp" else 4  # the critic's features, or the code
+    assert codes.shape == (20, width)
     assert np.isfinite(codes).all()
-    if made.reconstruct is not None:
+    if made.reconstruct is not None or isinstance(made.score, Search):
         rebuilt = make_reconstructor(made)(fitted.state, x, np.arange(20))["reconstruction"]
         assert rebuilt.shape == x.shape
 
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_default_configuration_builds(name):
-    made = build(configure({"name": name}), Plan(152, 10, 5, 5, 3))
-    batch = {"x": np.zeros((4, 152), np.float32), "y": np.zeros(4, np.int32), "mask": np.ones(4, np.float32)}
+    shape = (64, 64, 3) if name in toy.IMAGE_METHODS else (152,)
+    made = build(configure({"name": name}), Plan(int(np.prod(shape)), 10, 5, 5, 3, shape=shape))
+    batch = {"x": np.zeros((4, *shape), np.float32), "y": np.zeros(4, np.int32), "mask": np.ones(4, np.float32)}
     state = None
     for stage in made.stages:
         state = jax.eval_shape(stage.init, jax.random.key(0), batch, state)
-    scores = jax.eval_shape(made.score, jax.random.key(0), state, {"x": np.zeros(152, np.float32)})
+    scores = jax.eval_shape(_scored(made), jax.random.key(0), state, {"x": np.zeros(shape, np.float32)})
     assert scores["score"].shape == ()
+
+
+def _scored(made: Method) -> Callable:
+    """A method's score; of a search, one iteration."""
+    search = made.score
+    if not isinstance(search, Search):
+        return search
+
+    def score(key, state, example):
+        carry = search.step(state, example, search.init(key, state, example))
+        assert search.done(carry).shape == ()
+        return search.finish(state, example, carry)
+
+    return score

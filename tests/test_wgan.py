@@ -13,7 +13,7 @@ from astroad_jax.engine.score import make_scorer
 from astroad_jax.engine.search import make_searcher
 from astroad_jax.engine.train import fit
 from astroad_jax.errors import ConfigError
-from astroad_jax.methods import wgan_gp
+from astroad_jax.methods import latent_search, wgan_gp
 from astroad_jax.methods.losses import descend
 from astroad_jax.nets import conv2d
 from astroad_jax.types import Plan
@@ -22,18 +22,18 @@ TINY = {"latent": 6, "width": 4, "most": 16, "critic_dense": 8, "n_critic": 2, "
 
 
 def images(count: int = 48) -> np.ndarray:
-    """Round blobs of random place and width, ``(N, 16, 16, 1)`` in [-1, 1]."""
+    """Round blobs of random place and width, ``(N, 8, 8, 1)`` in [-1, 1]."""
     rng = np.random.default_rng(0)
-    grid = np.stack(np.meshgrid(*[np.arange(16.0)] * 2, indexing="ij"))
-    at, width = rng.uniform(5, 10, (count, 2, 1, 1)), rng.uniform(1.5, 3, (count, 1, 1))
+    grid = np.stack(np.meshgrid(*[np.arange(8.0)] * 2, indexing="ij"))
+    at, width = rng.uniform(2.5, 5, (count, 2, 1, 1)), rng.uniform(1, 2, (count, 1, 1))
     blobs = np.exp(-((grid - at) ** 2).sum(1) / (2 * width**2))
     return (2 * blobs - 1)[..., None].astype(np.float32)
 
 
 def made(**changes):
     config = wgan_gp.Config(**{**TINY, **changes})
-    plan = Plan(256, num_steps=8, steps_per_epoch=3, steps_per_pass=3, shape=(16, 16, 1))
-    return wgan_gp.build(config, plan), wgan_gp.networks(config, (16, 16, 1))
+    plan = Plan(64, num_steps=8, steps_per_epoch=3, steps_per_pass=3, shape=(8, 8, 1))
+    return wgan_gp.build(config, plan), wgan_gp.networks(config, (8, 8, 1))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_gradient_of_the_penalty_by_differences():
 def test_the_generator_moves_every_other_step(trained):
     method, _, _ = trained
     stage, batch = method.stages[0], {"x": jnp.asarray(images(16))}
-    state = stage.init(jax.random.key(0), batch, None)
+    state = jax.jit(stage.init)(jax.random.key(0), batch, None)
     kernel = lambda state: np.asarray(state.generator["params"]["Dense_0"]["kernel"])  # noqa: E731
     moved = []
     for number in range(4):
@@ -97,8 +97,8 @@ def test_the_generator_moves_every_other_step(trained):
 def test_average_follows_the_generator():
     method, _ = made(average=0.75, n_critic=1)
     stage, batch = method.stages[0], {"x": jnp.asarray(images(16))}
-    before = stage.init(jax.random.key(0), batch, None)
-    after, _ = stage.step(jax.random.key(1), before, batch)
+    before = jax.jit(stage.init)(jax.random.key(0), batch, None)
+    after, _ = jax.jit(stage.step)(jax.random.key(1), before, batch)
     expected = jax.tree.map(lambda a, g: 0.75 * a + 0.25 * g, before.average["params"], after.generator["params"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), after.average["params"], expected)
 
@@ -108,7 +108,7 @@ def test_losses_are_equations_6_to_8(trained, reduction):
     _, pair, fitted = trained
     x, z = jnp.asarray(images(1)[0]), jnp.linspace(-1, 1, 6)
     features = pair.critic.apply(fitted.state.critic, x[None], method="features")[0]
-    found = wgan_gp.losses(pair, fitted.state, x, features, z, 0.7, reduction)
+    found = latent_search.losses(pair, wgan_gp.trained(fitted.state), x, features, z, 0.7, reduction)
     fake = pair.generator.apply(fitted.state.average, z[None])
     gather = np.sum if reduction == "sum" else np.mean
     residual = gather(np.abs(np.asarray(x - fake[0])))
@@ -145,7 +145,9 @@ def test_the_best_iteration_counts(trained):
 
     tx = optax.adam(0.05, 0.5, 0.9)
     opt, seen = tx.init(z), []
-    value = jax.jit(jax.value_and_grad(lambda z: wgan_gp.losses(pair, state, x[2], features, z, 0.7, "sum").total))
+    value = jax.jit(
+        jax.value_and_grad(lambda z: latent_search.losses(pair, wgan_gp.trained(state), x[2], features, z, 0.7, "sum").total)
+    )
     for _ in range(10):
         loss, gradient = value(z)
         seen.append(float(loss))

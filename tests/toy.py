@@ -11,6 +11,9 @@ from astroad_jax.types import Feed, Method, Plan
 
 WIDTH, CLASSES, BATCH, EPOCHS = 8, 3, 64, 30
 NETS = {"hidden": [16, 12], "latent": 4}
+IMAGE_NETS = {"latent": 4, "width": 4}
+GAN_NETS = {**IMAGE_NETS, "critic_dense": 8, "n_critic": 2, "learning_rate": 3e-3}
+SEARCH = {"search": "latent", "search_rate": 0.1, "iterations": 30}
 
 # name -> hyper-parameters: every method, and every option that changes its equations
 VARIANTS: dict[str, dict] = {
@@ -23,7 +26,13 @@ VARIANTS: dict[str, dict] = {
     "dasvdd": {"name": "dasvdd", "learning_rate": 3e-3, **NETS},
     "dasvdd-published": {"name": "dasvdd", "loop": "published", "gamma_rule": "ratio_of_means", "gamma": 0.1, **NETS},
     "dasvdd-fixed": {"name": "dasvdd", "fixed_centre": True, "error": "sum", "gamma_runs": 2, **NETS},
+    "conv_autoencoder": {"name": "conv_autoencoder", "learning_rate": 3e-3, **IMAGE_NETS},
+    "ganomaly": {"name": "ganomaly", "learning_rate": 2e-3, **IMAGE_NETS},
+    "wgan_gp": {"name": "wgan_gp", **GAN_NETS, **SEARCH},
+    "fanogan": {"name": "fanogan", **GAN_NETS},
+    "fanogan-search": {"name": "fanogan", **GAN_NETS, **SEARCH, "iterations": 5},
 }
+IMAGE_METHODS = {"conv_autoencoder", "ganomaly", "wgan_gp", "fanogan"}
 assert {values["name"] for values in VARIANTS.values()} == set(METHODS)
 
 
@@ -43,17 +52,35 @@ def outliers() -> np.ndarray:
     return (0.95 * signs).astype(np.float32)
 
 
+def shape(name: str) -> tuple[int, ...]:
+    """Of a variant's objects: rows of numbers, or images."""
+    return (WIDTH, WIDTH, 1) if name.partition("-")[0] in IMAGE_METHODS else (WIDTH,)
+
+
+def shaped(name: str, x: np.ndarray) -> np.ndarray:
+    """Rows ``(N, 8)`` as a variant's objects: one number sets the brightness of one line of an image."""
+    if len(shape(name)) == 1:
+        return x
+    profile = np.array([0.4, 0.7, 0.9, 1, 1, 0.9, 0.7, 0.4], np.float32)
+    return (x[:, :, None] * profile)[..., None]
+
+
 def feed(name: str, batch_size: int = BATCH, rows: int = 600) -> Feed:
     """Training rows of a variant."""
     x, y = mixture(rows)
-    return resident({"x": x, "y": y}, seed=1, batch_size=batch_size, balance=name == "mcdsvdd")
+    return resident({"x": shaped(name, x), "y": y}, seed=1, batch_size=batch_size, balance=name == "mcdsvdd")
 
 
 def method(name: str, batches: Feed, epochs: int = EPOCHS) -> Method:
     """A variant, sized for a feed."""
+    return build(configure(VARIANTS[name]), plan(name, batches, epochs))
+
+
+def plan(name: str, batches: Feed, epochs: int) -> Plan:
+    """Sizes of a variant's networks and stages."""
     steps = (epochs * batches.steps_per_epoch, batches.steps_per_epoch, batches.steps_per_pass)
-    plan = Plan(WIDTH, *steps, num_classes=CLASSES, balanced=name == "mcdsvdd")
-    return build(configure(VARIANTS[name]), plan)
+    options = {"num_classes": CLASSES, "balanced": name == "mcdsvdd", "shape": shape(name)}
+    return Plan(int(np.prod(shape(name))), *steps, **options)
 
 
 def train(name: str, epochs: int = EPOCHS, **options) -> tuple[Method, Fitted]:

@@ -30,7 +30,7 @@ def stack(method: Method) -> Method:
             return jax.vmap(stage.step)(key, state, batch)
 
         validate = None if stage.validate is None else jax.vmap(stage.validate)
-        return stage._replace(init=init, step=step, validate=validate)
+        return stage._replace(init=init, step=step, validate=validate, watch=None)
 
     def score(key: Key, state: State, example: Example) -> Scores:
         return jax.vmap(lambda s: method.score(key, s, example))(state)

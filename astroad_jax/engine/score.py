@@ -83,11 +83,15 @@ def make_reconstructor(
 ) -> Callable[[State, np.ndarray, np.ndarray], Scored]:
     """Compile a method's reconstruction for batches: as `make_scorer`, returning ``{"reconstruction": (N, ...)}``.
 
+    Where the score is a search, its scores come with it.
+
     Raises
     ------
     ValueError
         The method has no decoder.
     """
+    if isinstance(method.score, Search) and method.score.rebuild is not None:
+        return make_searcher(method.score, seed=seed, mesh=mesh, rebuild=True)
     if method.reconstruct is None:
         raise ValueError(f"a method of stages {[stage.name for stage in method.stages]} does not reconstruct its objects")
 

@@ -50,6 +50,7 @@ def make_searcher(
     refill: float = 0.25,
     mesh: Mesh | None = None,
     progress: bool = False,
+    rebuild: bool = False,
 ) -> Callable[[State, np.ndarray, np.ndarray], Scored]:
     """Compile a search for many objects.
 
@@ -66,15 +67,24 @@ def make_searcher(
         Devices that share the slots; all of this process's where none is given.
     progress : bool
         Show a bar with objects per second.
+    rebuild : bool
+        Also return ``reconstruction``, ``(N, ...)``: the nearest the model came.
 
     Returns
     -------
     (state, x, ids) -> dict of arrays
         `x` of shape ``(N, ...)``, `ids` of shape ``(N,)``. What `Search.finish` gives, and ``iterations``, each of length N.
+
+    Raises
+    ------
+    ValueError
+        `rebuild` for a search that cannot.
     """
+    if rebuild and search.rebuild is None:
+        raise ValueError("this search does not rebuild its objects")
     mesh = mesh if mesh is not None else sharding.make_mesh(jax.local_devices())
     count = slots * mesh.size
-    programs = _compiled(search, steps_per_call, mesh)
+    programs = _compiled(search, steps_per_call, mesh, rebuild)
     key = jax.random.key(seed)
 
     def run(state: State, x: np.ndarray, ids: np.ndarray) -> Scored:
@@ -139,7 +149,7 @@ class _Run:
         return jax.device_get(self.programs.finish(self.state, self.slots))
 
 
-def _compiled(search: Search, steps_per_call: int, mesh: Mesh) -> Programs:
+def _compiled(search: Search, steps_per_call: int, mesh: Mesh, rebuild: bool) -> Programs:
     """The same programs on every device, over its own slots."""
 
     def start(key: Key, state: State, x: jax.Array, bits: jax.Array) -> Slots:
@@ -167,8 +177,11 @@ def _compiled(search: Search, steps_per_call: int, mesh: Mesh) -> Programs:
         return slots, ~running(slots)
 
     def finish(state: State, slots: Slots) -> dict[str, jax.Array]:
-        scores = jax.vmap(lambda x, carry: search.finish(state, {"x": x}, carry))(slots.x, slots.carry)
-        return {**scores, "iterations": slots.steps}
+        found = jax.vmap(lambda x, carry: search.finish(state, {"x": x}, carry))(slots.x, slots.carry)
+        if rebuild:
+            again = jax.vmap(lambda x, carry: search.rebuild(state, {"x": x}, carry))
+            found = {**found, "reconstruction": again(slots.x, slots.carry)}
+        return {**found, "iterations": slots.steps}
 
     def spread(function: Callable, *shared: bool) -> Callable:
         """Whole arguments are `shared`, the others cut by slots."""

@@ -8,6 +8,7 @@ the next call is dispatched before the last one's metrics are fetched, and every
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from astroad_jax.errors import DataError, DivergedError, Interrupted
 from astroad_jax.types import Batch, Feed, Key, Method, Stage, State
 
 Row = dict[str, Any]
+log = logging.getLogger(__name__)
 
 
 class Saved(NamedTuple):
@@ -194,7 +196,7 @@ def _run_stage(
     bar.set_description(stage.name)
     bar.update(step)
     call = _compiled(stage, run.steps_per_call)
-    window = _Window(index, stage.name, run.log_every, total, step, stage.num_steps)
+    window = _Window(index, stage, run.log_every, total, step)
     stream, rows, pending = run.batches(stage, step, total), [], None
     while step < stage.num_steps:
         stopping = run.hooks.stop()
@@ -281,9 +283,10 @@ def _compiled(stage: Stage, steps_per_call: int) -> Callable:
 class _Window:
     """Averages metrics over windows of `every` steps; one row a window, one for what is left at the stage's end."""
 
-    def __init__(self, index: int, name: str, every: int, total: int, step: int, num_steps: int):
-        self.index, self.name, self.every, self.total = index, name, every, total
-        self.step, self.num_steps = step, num_steps
+    def __init__(self, index: int, stage: Stage, every: int, total: int, step: int):
+        self.index, self.name, self.every, self.total = index, stage.name, every, total
+        self.step, self.num_steps = step, stage.num_steps
+        self.watch, self.logged, self.complaint = stage.watch, [], ""
         self.held: dict[str, list[np.ndarray]] = {}
 
     def add(self, metrics: dict[str, np.ndarray], length: int) -> list[Row]:
@@ -295,6 +298,16 @@ class _Window:
             if self.step % self.every == 0 or self.step == self.num_steps:
                 rows.append(self._row())
         return rows
+
+    def complain(self, rows: list[Row]) -> None:
+        """Warn where the stage finds fault with its metrics; once, until it finds none or another."""
+        if self.watch is None or not rows:
+            return
+        self.logged += rows
+        found = self.watch(self.logged)
+        if found and found != self.complaint:
+            log.warning("stage %r, step %d: %s", self.name, self.step, found)
+        self.complaint = found
 
     def _row(self) -> Row:
         means = {name: np.mean(np.stack(values), 0, dtype=np.float64).tolist() for name, values in self.held.items()}
@@ -315,6 +328,7 @@ def _report(run: _Run, window: _Window, pending: tuple[Any, int], bar: Any) -> l
                 fix="lower the learning rate, or look for extreme values in the data; earlier checkpoints are kept",
             )
     rows = window.add(metrics, length)
+    window.complain(rows)
     run.hooks.on_metrics(rows)
     bar.update(length)
     if rows and "loss" in rows[-1]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from astroad_jax.config import Frozen, parse
 from astroad_jax.errors import ConfigError, did_you_mean
-from astroad_jax.methods import autoencoder, dasvdd, deep_svdd, vae
+from astroad_jax.methods import autoencoder, conv_autoencoder, dasvdd, deep_svdd, fanogan, ganomaly, vae, wgan_gp
 from astroad_jax.types import Method, Plan
 
 
@@ -25,6 +25,10 @@ METHODS: dict[str, Entry] = {
     "deep_svdd": Entry(deep_svdd.Config, deep_svdd.build),
     "mcdsvdd": Entry(deep_svdd.MultiClassConfig, deep_svdd.build_multi_class, needs_labels=True),
     "dasvdd": Entry(dasvdd.Config, dasvdd.build),
+    "conv_autoencoder": Entry(conv_autoencoder.Config, conv_autoencoder.build),
+    "ganomaly": Entry(ganomaly.Config, ganomaly.build),
+    "wgan_gp": Entry(wgan_gp.Config, wgan_gp.build),
+    "fanogan": Entry(fanogan.Config, fanogan.build),
 }
 
 

@@ -5,18 +5,14 @@ Equation numbers are the paper's; training is Algorithm 1 (Gulrajani et al. 2017
 
 - The gradient penalty enters the critic's loss with the sign of Algorithm 1 (eq. 4 is written for the other direction).
 - z is standard normal. Networks are those of `nets.conv2d` without normalisation; widths are options.
-- Distances in eq. 7 and 8 are sums of absolute differences over pixels and over features; ``reduction="mean"`` divides each
-  by their number.
-- The two layers of mu (section 3.5): one hidden layer of `Config.mu_width` units with a leaky ReLU, and a linear one. Its
-  input y is drawn once per object. Adam moves it, or z itself under ``search="latent"``, with the critic's betas.
-- The score is the lowest loss met, not the last: the last of 500 iterations of Adam wanders above it.
-- A search ends early where the lowest loss has not fallen by `tolerance` of itself for `patience` iterations; 0 never ends.
+- The search is `latent_search`'s, where its own choices are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -26,10 +22,14 @@ from pydantic import Field, PositiveInt
 
 from astroad_jax.config import Frozen
 from astroad_jax.errors import ConfigError
+from astroad_jax.methods import latent_search
+from astroad_jax.methods.latent_search import Pair, Trained, features
 from astroad_jax.methods.losses import descend, masked_mean, rows
 from astroad_jax.nets import Variables
 from astroad_jax.nets.conv2d import Critic, Generator, levels
-from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Search, Stage, State
+from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Search, Stage, State
+
+COLLAPSE = 0.1  # of the most variety met, or of the real images'
 
 
 class WGANState(NamedTuple):
@@ -43,37 +43,26 @@ class WGANState(NamedTuple):
     step: jax.Array  # () int32
 
 
-class Config(Frozen):
-    """Section 3.4 and 3.5's hyper-parameters."""
+class Networks(Frozen):
+    """Sizes of generator and critic."""
 
-    name: Literal["wgan_gp"] = "wgan_gp"
     latent: PositiveInt = 100
     width: PositiveInt = Field(32, description="channels at half the image's side; they double at every size below")
     most: PositiveInt = Field(512, description="channels at most")
     critic_dense: PositiveInt = 128
+    compute: Literal["float32", "bfloat16"] = "float32"
+
+
+class Config(Networks, latent_search.Config):
+    """Section 3.4 and 3.5's hyper-parameters."""
+
+    name: Literal["wgan_gp"] = "wgan_gp"
     n_critic: PositiveInt = 10
     penalty: float = Field(10.0, ge=0, description="lambda, the weight of the gradient penalty")
     learning_rate: float = Field(5e-5, gt=0)
     beta1: float = Field(0.5, ge=0, lt=1)
     beta2: float = Field(0.9, ge=0, lt=1)
     average: float = Field(0.0, ge=0, lt=1, description="decay of the generator's moving average; 0 keeps none")
-    compute: Literal["float32", "bfloat16"] = "float32"
-    search: Literal["mu", "latent"] = "mu"
-    gamma: float = Field(0.7, gt=0, lt=1, description="weight of the residual loss, eq. 6")
-    reduction: Literal["sum", "mean"] = "sum"
-    iterations: int = Field(500, ge=1)
-    search_rate: float = Field(0.01, gt=0)
-    mu_width: PositiveInt = 100
-    patience: int = Field(0, ge=0)
-    tolerance: float = Field(0.0, ge=0)
-
-
-class Pair(NamedTuple):
-    """Generator and critic, and how wide z is."""
-
-    generator: nn.Module
-    critic: nn.Module
-    latent: int
 
 
 def train_stage(
@@ -124,7 +113,18 @@ def train_stage(
         kept = jax.tree.map(lambda old, new: average * old + (1 - average) * new, state.average["params"], params)
         return state._replace(generator={"params": params}, generator_opt=opt, average={"params": kept})
 
-    return Stage("wgan", init, step, num_steps)
+    return Stage("wgan", init, step, num_steps, watch=collapsed)
+
+
+def collapsed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the generated images, having been various, are nearly one image now."""
+    variety = [row["variety"] for row in rows]
+    if variety[-1] >= COLLAPSE * min(1.0, max(variety)):
+        return ""
+    return (
+        "mode collapse: the generated images have all but become one (their spread, in units of the real images', is the "
+        "metric 'variety'); an earlier checkpoint, a lower learning rate or more critic steps may help"
+    )
 
 
 def critic_loss(
@@ -148,104 +148,9 @@ def _spread(images: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.mean(weight @ (flat - mean[None]) ** 2))
 
 
-class Mu(nn.Module):
-    """The two layers that map an object's noise y to z."""
-
-    width: int
-    latent: int
-
-    @nn.compact
-    def __call__(self, y: jax.Array) -> jax.Array:
-        """``(latent,) -> (latent,)``."""
-        return nn.Dense(self.latent)(nn.leaky_relu(nn.Dense(self.width)(y), 0.2))
-
-
-class SearchCarry(NamedTuple):
-    """One object's search: what is moved, and the best met so far."""
-
-    noise: jax.Array  # (latent,) y, or empty where z itself is moved
-    features: jax.Array  # (F,) of the object
-    moved: Variables  # parameters of mu, or z
-    opt: optax.OptState
-    loss: jax.Array  # () lowest so far
-    residual: jax.Array  # () its two parts
-    feature: jax.Array
-    z: jax.Array  # (latent,) where it was met
-    since: jax.Array  # () int32, iterations without a fall of `tolerance`
-
-
-class Losses(NamedTuple):
-    """Eq. 6 to 8 for one image."""
-
-    total: jax.Array
-    residual: jax.Array
-    feature: jax.Array
-
-
-def losses(
-    pair: Pair, state: WGANState, x: jax.Array, features: jax.Array, z: jax.Array, gamma: float, reduction: str
-) -> Losses:
-    """How far the image of z is from `x`, in pixels and in the critic's features."""
-    fake = pair.generator.apply(state.average, z[None])
-    gather = jnp.sum if reduction == "sum" else jnp.mean
-    residual = gather(jnp.abs(x - fake[0]))
-    feature = gather(jnp.abs(features - pair.critic.apply(state.critic, fake, method="features")[0]))
-    return Losses(gamma * residual + (1.0 - gamma) * feature, residual, feature)
-
-
-def latent_search(
-    pair: Pair,
-    *,
-    tx: optax.GradientTransformation,
-    iterations: int = 500,
-    mu_width: int | None = 100,
-    gamma: float = 0.7,
-    reduction: Literal["sum", "mean"] = "sum",
-    patience: int = 0,
-    tolerance: float = 0.0,
-) -> Search:
-    """Section 3.5: the nearest image that the generator can make, found by gradient descent.
-
-    Parameters
-    ----------
-    mu_width : int or None
-        Hidden units of mu; None moves z itself.
-    patience, tolerance
-        See above.
-    """
-    mu = None if mu_width is None else Mu(mu_width, pair.latent)
-
-    def init(key: Key, state: WGANState, example: Example) -> SearchCarry:
-        key_y, key_mu = jax.random.split(key)
-        start = jax.random.normal(key_y, (pair.latent,))
-        features = pair.critic.apply(state.critic, example["x"][None], method="features")[0]
-        noise, moved = (start[:0], start) if mu is None else (start, mu.init(key_mu, start))
-        none = jnp.full((), jnp.inf)
-        return SearchCarry(noise, features, moved, tx.init(moved), none, none, none, start, jnp.zeros((), jnp.int32))
-
-    def step(state: WGANState, example: Example, carry: SearchCarry) -> SearchCarry:
-        def loss(moved: Variables) -> tuple[jax.Array, tuple[jax.Array, Losses]]:
-            z = moved if mu is None else mu.apply(moved, carry.noise)
-            found = losses(pair, state, example["x"], carry.features, z, gamma, reduction)
-            return found.total, (z, found)
-
-        gradient, (z, found) = jax.grad(loss, has_aux=True)(carry.moved)
-        moved, opt = descend(tx, gradient, carry.opt, carry.moved)
-        fell = found.total < carry.loss * (1.0 - tolerance)
-        best = (carry.loss, carry.residual, carry.feature, carry.z)
-        better = found.total < carry.loss
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (*found, z), best)
-        since = jnp.where(fell | jnp.isinf(carry.loss), 0, carry.since + 1)
-        return SearchCarry(carry.noise, carry.features, moved, opt, *best, since)
-
-    def finish(state: WGANState, example: Example, carry: SearchCarry) -> Scores:
-        del state, example
-        return {"score": carry.loss, "residual": carry.residual, "feature": carry.feature}
-
-    def done(carry: SearchCarry) -> jax.Array:
-        return carry.since >= patience if patience else jnp.zeros((), bool)
-
-    return Search(init, step, finish, done, iterations)
+def trained(state: WGANState) -> Trained:
+    """What scoring uses: the average generator, and the critic."""
+    return Trained(state.average, state.critic)
 
 
 def wgan_gp(pair: Pair, train: Stage, search: Search) -> Method:
@@ -259,12 +164,12 @@ def wgan_gp(pair: Pair, train: Stage, search: Search) -> Method:
     """
 
     def embed(state: WGANState, example: Example) -> jax.Array:
-        return pair.critic.apply(state.critic, example["x"][None], method="features")[0]
+        return features(pair, trained(state), example["x"])
 
     return Method((train,), search, embed)
 
 
-def networks(config: Config, shape: tuple[int, ...]) -> Pair:
+def networks(config: Networks, shape: tuple[int, ...]) -> Pair:
     """Generator and critic for images ``(size, size, channels)``.
 
     Raises
@@ -310,14 +215,4 @@ def build(config: Config, plan: Plan) -> Method:
         penalty=config.penalty,
         average=config.average,
     )
-    search = latent_search(
-        pair,
-        tx=optax.adam(config.search_rate, config.beta1, config.beta2),
-        iterations=config.iterations,
-        mu_width=config.mu_width if config.search == "mu" else None,
-        gamma=config.gamma,
-        reduction=config.reduction,
-        patience=config.patience,
-        tolerance=config.tolerance,
-    )
-    return wgan_gp(pair, train, search)
+    return wgan_gp(pair, train, latent_search.latent_search(pair, trained, config))

@@ -65,20 +65,22 @@ class Conv(nn.Module):
         return y
 
 
-def _norm(kind: Norm, x: jax.Array, train: bool, weights: Init) -> jax.Array:
+def _norm(kind: Norm, x: jax.Array, train: bool, mask: jax.Array | None, weights: Init) -> jax.Array:
+    """Batch averages come from the images whose mask is 1."""
     if kind == "none":
         return x
     scale = nn.initializers.normal(0.02) if weights == "dcgan" else nn.initializers.zeros_init()
     shifted = lambda key, shape, dtype=jnp.float32: 1.0 + scale(key, shape, dtype)  # noqa: E731
     if kind == "layer":
         return nn.LayerNorm(reduction_axes=(1, 2, 3), scale_init=shifted)(x)
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, scale_init=shifted)(x)
+    keep = None if mask is None else (mask > 0).reshape(-1, 1, 1, 1)
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, scale_init=shifted)(x, mask=keep)
 
 
-def _layer(net: Any, x: jax.Array, kind: Any, width: int, norm: Norm, train: bool) -> jax.Array:
+def _layer(net: Any, x: jax.Array, kind: Any, width: int, norm: Norm, train: bool, mask: jax.Array | None) -> jax.Array:
     """Convolution, normalisation, activation, as the network that they are part of has them."""
     x = Conv(width, kind, use_bias=norm != "batch", weights=net.weights, dtype=net.dtype)(x)
-    return _activation(net.activation)(_norm(norm, x, train, net.weights))
+    return _activation(net.activation)(_norm(norm, x, train, mask, net.weights))
 
 
 class Features(nn.Module):
@@ -96,11 +98,11 @@ class Features(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         """Feature map at 4 x 4."""
         layers = [("down", width) for width in self.widths] + ([("same", self.last)] if self.last else [])
         for i, (kind, width) in enumerate(layers):
-            x = _layer(self, x, kind, width, "none" if i == 0 else self.norm, train)
+            x = _layer(self, x, kind, width, "none" if i == 0 else self.norm, train, mask)
         return x
 
 
@@ -115,21 +117,25 @@ class Critic(nn.Module):
     last: int | None = None
     dense: tuple[int, ...] = (128,)
     norm: Norm = "none"
+    weights: Init = "he"
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Layers, shared by `features` and the call."""
-        self.trunk = Features(self.widths, self.last, self.norm, dtype=self.dtype)
+        self.trunk = Features(self.widths, self.last, self.norm, weights=self.weights, dtype=self.dtype)
         self.head = [nn.Dense(width) for width in (*self.dense, 1)]
 
-    def features(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def features(self, x: jax.Array, *, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         """Flattened output of the last convolution, ``(B, F)`` float32."""
-        maps = self.trunk(x, train=train)
+        maps = self.trunk(x, train=train, mask=mask)
         return maps.reshape(maps.shape[0], -1).astype(jnp.float32)
 
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         """``(B, H, W, C) -> (B,)``, unbounded."""
-        h = self.features(x, train=train)
+        return self.judge(self.features(x, train=train, mask=mask))
+
+    def judge(self, h: jax.Array) -> jax.Array:
+        """The dense layers, on features: ``(B, F) -> (B,)``."""
         for layer in self.head[:-1]:
             h = nn.leaky_relu(layer(h), 0.2)
         return self.head[-1](h)[:, 0]
@@ -147,10 +153,10 @@ class Encoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         """``(B, H, W, C) -> (B, latent)`` float32."""
         trunk = Features(self.widths, self.last, self.norm, weights=self.weights, dtype=self.dtype)
-        maps = trunk(x, train=train)
+        maps = trunk(x, train=train, mask=mask)
         return ACTIVATIONS[self.output](nn.Dense(self.latent)(maps.reshape(maps.shape[0], -1).astype(jnp.float32)))
 
 
@@ -162,7 +168,10 @@ class Generator(nn.Module):
     Attributes
     ----------
     widths : tuple of int
-        Channels at 4 x 4 and after every up-convolution: k + 1 of them for ``4 * 2^k`` pixels.
+        Channels at 4 x 4 and after every up-convolution: k + 1 of them for ``4 * 2^k`` pixels, or k where the last layer
+        is one more.
+    last : {"same", "up"}
+        Last layer: 3 x 3 at full size, or an up-convolution straight to the image, as DCGAN has it.
     output : str
         After the last layer; ``tanh`` for images in [-1, 1].
     """
@@ -170,6 +179,7 @@ class Generator(nn.Module):
     channels: int
     widths: tuple[int, ...]
     refine: tuple[int, ...] = ()
+    last: Literal["same", "up"] = "same"
     norm: Norm = "none"
     activation: str = "leaky_relu"
     output: str = "tanh"
@@ -177,11 +187,12 @@ class Generator(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, z: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, z: jax.Array, *, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         """``(B, latent) -> (B, 4 * 2^k, ., channels)`` float32."""
         act = _activation(self.activation)
         x = nn.Dense(16 * self.widths[0], dtype=self.dtype)(z).reshape(z.shape[0], 4, 4, self.widths[0])
-        x = act(_norm(self.norm, x, train, self.weights))
+        x = act(_norm(self.norm, x, train, mask, self.weights))
         for kind, width in [("up", width) for width in self.widths[1:]] + [("same", width) for width in self.refine]:
-            x = _layer(self, x, kind, width, self.norm, train)
-        return ACTIVATIONS[self.output](Conv(self.channels, weights=self.weights, dtype=self.dtype)(x).astype(jnp.float32))
+            x = _layer(self, x, kind, width, self.norm, train, mask)
+        x = Conv(self.channels, self.last, weights=self.weights, dtype=self.dtype)(x)
+        return ACTIVATIONS[self.output](x.astype(jnp.float32))

@@ -1,0 +1,95 @@
+"""Convolutional autoencoder for images: strange is what cannot be rebuilt, by several statistics of the residual.
+
+The residual autoencoder of Storey-Fisher et al. 2021 (AD-HSC), with the statistics that "Anomaly detection in galaxy images"
+(section 2) names. Which of those of r = x - G(E(x)) is the score is the user's choice:
+
+- ``mse``: mean of squares;
+- ``mad``: median of |r - median(r)|, which a few bright pixels do not move;
+- ``skewness``: third central moment over the standard deviation's cube, which flux that is missing from the reconstruction
+  makes positive;
+- ``maximum``: largest |r|, which one compact source decides.
+
+All four are in every catalogue; `Config.statistic` says which is ``score``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from pydantic import Field, PositiveInt
+
+from astroad_jax.config import Frozen
+from astroad_jax.methods import autoencoder
+from astroad_jax.methods.losses import adam_l2
+from astroad_jax.methods.wgan_gp import image_levels
+from astroad_jax.nets.conv2d import Encoder, Generator
+from astroad_jax.types import Example, Key, Method, Plan, Scores, State
+
+Statistic = Literal["mse", "mad", "skewness", "maximum"]
+
+
+class Config(Frozen):
+    """Sizes and training."""
+
+    name: Literal["conv_autoencoder"] = "conv_autoencoder"
+    latent: PositiveInt = 64
+    width: PositiveInt = Field(16, description="channels at half the image's side; they double at every size below")
+    most: PositiveInt = Field(256, description="channels at most")
+    norm: bool = True
+    statistic: Statistic = "mse"
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    compute: Literal["float32", "bfloat16"] = "float32"
+
+
+def residual_statistics(residual: jax.Array) -> Scores:
+    """Statistics of one residual, of any shape; a constant one has skewness 0."""
+    r = residual.reshape(-1)
+    centred = r - jnp.mean(r)
+    variance = jnp.mean(centred**2)
+    cube = jnp.where(variance > 0, variance, 1.0) ** 1.5
+    return {
+        "mse": jnp.mean(r**2),
+        "mad": jnp.median(jnp.abs(r - jnp.median(r))),
+        "skewness": jnp.where(variance > 0, jnp.mean(centred**3) / cube, 0.0),
+        "maximum": jnp.max(jnp.abs(r)),
+    }
+
+
+def conv_autoencoder(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    *,
+    tx: optax.GradientTransformation,
+    num_steps: int,
+    statistic: Statistic = "mse",
+) -> Method:
+    """Autoencoder whose score is one of `residual_statistics`; the others are components beside it.
+
+    Parameters
+    ----------
+    encoder, decoder : flax.linen.Module
+        ``(B, H, W, C) -> (B, L)`` and ``(B, L) -> (B, H, W, C)``.
+    """
+    plain = autoencoder.autoencoder(encoder, decoder, tx=tx, num_steps=num_steps)
+
+    def score(key: Key, state: State, example: Example) -> Scores:
+        found = residual_statistics(example["x"] - plain.reconstruct(key, state, example))
+        return {"score": found[statistic], **found}
+
+    return plain._replace(score=score)
+
+
+def build(config: Config, plan: Plan) -> Method:
+    """Convolutional autoencoder from its configuration."""
+    k = image_levels(plan.shape)
+    common = {"norm": "batch" if config.norm else "none", "dtype": jnp.dtype(config.compute)}
+    widths = tuple(min(config.width << i, config.most) for i in range(k))
+    encoder = Encoder(config.latent, widths, **common)
+    decoder = Generator(plan.shape[-1], widths[::-1], last="up", **common)
+    tx = adam_l2(config.learning_rate, config.weight_decay)
+    return conv_autoencoder(encoder, decoder, tx=tx, num_steps=plan.num_steps, statistic=config.statistic)

@@ -1,0 +1,216 @@
+"""GANomaly, f-AnoGAN and the convolutional autoencoder against their equations; images turned; collapse reported."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from astroad_jax.engine.score import make_reconstructor, make_scorer
+from astroad_jax.engine.search import make_searcher
+from astroad_jax.engine.train import fit
+from astroad_jax.errors import ConfigError
+from astroad_jax.methods import configure, conv_autoencoder, fanogan, ganomaly, wgan_gp
+from astroad_jax.methods.augment import augmented, dihedral
+from tests import toy
+
+SHAPE = toy.shape("ganomaly")
+
+
+def rows(count: int, seed: int = 0) -> jax.Array:
+    return jnp.asarray(toy.shaped("ganomaly", toy.mixture(count, seed)[0]))
+
+
+@pytest.fixture(scope="module")
+def adversaries():
+    config = configure(toy.VARIANTS["ganomaly"])
+    nets = ganomaly.networks(config, SHAPE)
+    _, fitted = toy.train("ganomaly", epochs=2)
+    return nets, fitted.state
+
+
+@pytest.mark.parametrize("matched", ["features", "outputs"])
+def test_generator_loss_is_the_three_losses(adversaries, matched):
+    nets, state = adversaries
+    x, mask = rows(6), jnp.array([1.0, 1, 1, 1, 1, 0])
+    params = tuple(variables["params"] for variables in state[:3])
+    total, (parts, _) = ganomaly.generator_loss(
+        nets, ganomaly.Weights(2.0, 30.0, 5.0), matched, state, params, x, mask
+    )
+    train = {"train": True, "mask": mask, "mutable": ["batch_stats"]}
+    code = nets.encoder.apply(state.encoder, x, **train)[0]
+    rebuilt = nets.decoder.apply(state.decoder, code, **train)[0]
+    again = nets.again.apply(state.again, rebuilt, **train)[0]
+    if matched == "features":
+        f = [nets.critic.apply(state.critic, images, method="features", **train)[0] for images in (x, rebuilt)]
+    else:
+        f = [jax.nn.sigmoid(nets.critic.apply(state.critic, images, **train)[0])[:, None] for images in (x, rebuilt)]
+    real = slice(0, 5)
+    expected = {
+        "adversarial": np.mean(np.square(f[0] - f[1])[real]),
+        "context": np.mean(np.abs(x - rebuilt)[real]),
+        "encoder": np.mean(np.square(code - again)[real]),
+    }
+    assert parts == pytest.approx(expected, rel=1e-4)
+    assert float(total) == pytest.approx(np.dot([2, 30, 5], list(expected.values())), rel=1e-4)
+
+
+def test_feature_matching_gradient_by_differences(adversaries):
+    """Of the first loss alone, along a random direction; the last layer of the decoder, where nothing has a kink."""
+    nets, state = adversaries
+    x, mask = rows(6), jnp.ones(6)
+    params = tuple(variables["params"] for variables in state[:3])
+    last = max(params[1], key=lambda name: int(name.rpartition("_")[2]) if name.startswith("Conv") else -1)
+
+    def loss(bias: jax.Array) -> jax.Array:
+        decoder = {**params[1], last: {**params[1][last], "bias": bias}}
+        changed = (params[0], decoder, params[2])
+        weights = ganomaly.Weights(1.0, 0.0, 0.0)
+        return ganomaly.generator_loss(nets, weights, "features", state, changed, x, mask)[0]
+
+    bias = params[1][last]["bias"]
+    slope = jax.jit(jax.grad(loss))(bias)
+    value, step = jax.jit(loss), 1e-2
+    numeric = [(float(value(bias + step * e)) - float(value(bias - step * e))) / (2 * step) for e in np.eye(len(bias))]
+    np.testing.assert_allclose(slope, numeric, rtol=3e-2, atol=1e-5)
+
+
+def test_critic_loss_is_half_a_cross_entropy(adversaries):
+    nets, state = adversaries
+    x, fake, mask = rows(4), rows(4, seed=3)[::-1], jnp.ones(4)
+    loss, _ = ganomaly.critic_loss(nets, state.critic, state.critic["params"], x, fake, mask)
+    said = [
+        nets.critic.apply(state.critic, images, train=True, mask=mask, mutable=["batch_stats"])[0] for images in (x, fake)
+    ]
+    expected = -0.5 * np.mean(np.log(jax.nn.sigmoid(said[0])) + np.log(1 - jax.nn.sigmoid(said[1])))
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("score_by", ["sum", "squares"])
+def test_ganomaly_score_is_between_the_codes(adversaries, score_by):
+    nets, state = adversaries
+    x = rows(3)
+    code = nets.encoder.apply(state.encoder, x)
+    again = nets.again.apply(state.again, nets.decoder.apply(state.decoder, code))
+    made = ganomaly.ganomaly(nets, None, score_by=score_by)
+    scores = [made.score(None, state, {"x": image})["score"] for image in x]
+    apart = np.asarray(code - again)
+    expected = np.abs(apart).sum(1) if score_by == "sum" else (apart**2).mean(1)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def mapped():
+    made, fitted = toy.train("fanogan", epochs=8)
+    pair = wgan_gp.networks(configure(toy.VARIANTS["fanogan"]), SHAPE)
+    return made, pair, fitted.state
+
+
+def test_fanogan_score_is_both_residuals(mapped):
+    made, pair, state = mapped
+    x = rows(3)
+    z = jnp.stack([made.embed(state, {"x": image}) for image in x])
+    rebuilt = pair.generator.apply(state.gan.generator, z)
+    f = [pair.critic.apply(state.gan.critic, images, method="features") for images in (x, rebuilt)]
+    image = np.mean(np.square(x - rebuilt), axis=(1, 2, 3))
+    feature = np.mean(np.square(f[0] - f[1]), axis=1)
+    found = make_scorer(made._replace(score=made.score))(state, np.asarray(x), np.arange(3))
+    np.testing.assert_allclose(found["residual"], image, rtol=1e-4)
+    np.testing.assert_allclose(found["feature"], feature, rtol=1e-4)
+    np.testing.assert_allclose(found["score"], image + 1.0 * feature, rtol=1e-4)
+    again = make_reconstructor(made)(state, np.asarray(x), np.arange(3))["reconstruction"]
+    np.testing.assert_allclose(again, rebuilt, atol=1e-5)
+
+
+def test_encoder_stage_descends_on_its_loss(mapped):
+    made, pair, state = mapped
+    x, mask = rows(16), jnp.ones(16)
+    stage = made.stages[1]
+    _, metrics = jax.jit(stage.step)(jax.random.key(0), state, {"x": x, "mask": mask})
+    z = jnp.stack([made.embed(state, {"x": image}) for image in x])
+    found = fanogan.residuals(pair, state.gan, x, z)
+    assert float(metrics["loss"]) == pytest.approx(float(found.image.mean() + found.feature.mean()), rel=1e-4)
+
+
+def test_a_search_from_the_encoder_starts_where_the_encoder_says(mapped):
+    _, pair, state = mapped
+    made, _ = toy.train("fanogan-search", epochs=1)
+    x = rows(4)
+    search = made.score
+    carry = search.init(jax.random.key(0), state, {"x": x[0]})
+    np.testing.assert_allclose(carry.z, made.embed(state, {"x": x[0]}), rtol=1e-6)
+    runs = [
+        make_searcher(search._replace(num_steps=n), slots=4, rebuild=True)(state, np.asarray(x), np.arange(4))
+        for n in (1, 30)
+    ]
+    assert (runs[1]["score"] < runs[0]["score"]).all()
+    apart = [np.abs(run["reconstruction"] - np.asarray(x)).sum((1, 2, 3)) for run in runs]
+    np.testing.assert_allclose(apart[1], runs[1]["residual"], rtol=1e-4)
+
+
+def test_residual_statistics_against_scipy():
+    from scipy import stats
+
+    r = np.random.default_rng(0).gamma(2.0, size=(6, 5, 2)).astype(np.float32)
+    found = conv_autoencoder.residual_statistics(jnp.asarray(r))
+    expected = {
+        "mse": np.mean(r**2),
+        "mad": stats.median_abs_deviation(r, axis=None),
+        "skewness": stats.skew(r, axis=None),
+        "maximum": r.max(),
+    }
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(expected, rel=1e-4)
+    flat = conv_autoencoder.residual_statistics(jnp.full((4, 4), 0.5))
+    assert float(flat["skewness"]) == 0
+    assert float(flat["mad"]) == 0
+
+
+@pytest.mark.parametrize("statistic", ["mse", "mad", "skewness", "maximum"])
+def test_the_statistic_asked_for_is_the_score(statistic):
+    values = {**toy.VARIANTS["conv_autoencoder"], "statistic": statistic}
+    made = conv_autoencoder.build(configure(values), toy.plan("conv_autoencoder", toy.feed("conv_autoencoder"), 1))
+    state = made.stages[0].init(jax.random.key(0), {"x": rows(4)}, None)
+    found = made.score(jax.random.key(0), state, {"x": rows(1)[0]})
+    assert float(found["score"]) == float(found[statistic])
+
+
+def test_turned_images_are_the_eight_symmetries():
+    image = jnp.arange(9.0).reshape(3, 3, 1)
+    turned = np.asarray(dihedral(jax.random.key(0), jnp.tile(image, (400, 1, 1, 1))))[..., 0]
+    seen, counts = np.unique(turned.reshape(400, 9), axis=0, return_counts=True)
+    plain = np.asarray(image)[..., 0]
+    expected = {np.rot90(side, k).tobytes() for side in (plain, plain.T) for k in range(4)}
+    assert {row.tobytes() for row in seen} == expected
+    assert counts.min() > 25  # of 50 each
+
+
+def test_augmented_training_sees_turned_images_and_resumes_the_same():
+    batches = toy.feed("conv_autoencoder")
+    plain = toy.method("conv_autoencoder", batches, epochs=1)
+    turning = augmented(plain, SHAPE)
+    runs = [fit(made, batches, seed=3, steps_per_call=n) for made, n in ((plain, 2), (turning, 2), (turning, 5))]
+    weights = [np.asarray(jax.tree.leaves(run.state)[0]) for run in runs]
+    assert not np.array_equal(weights[0], weights[1])
+    np.testing.assert_array_equal(weights[1], weights[2])
+    with pytest.raises(ConfigError, match="square"):
+        augmented(plain, (8,))
+
+
+def test_collapse_is_reported_once(caplog):
+    batches = toy.feed("wgan_gp")
+    made = toy.method("wgan_gp", batches, epochs=1)
+    variety = iter([0.1, 0.5, 0.9, 0.04, 0.03, 0.5, 0.02, 0.02, 0.02, 0.02])
+
+    def step(key, state, batch):
+        index = state.step
+        values = jnp.asarray(list_of)[index]
+        return state._replace(step=index + 1), {"loss": jnp.ones(()), "variety": values}
+
+    list_of = np.array([next(variety) for _ in range(10)], np.float32)
+    stage = made.stages[0]._replace(step=step)
+    fit(made._replace(stages=(stage,)), batches, log_every=1, steps_per_call=1)
+    told = [record.getMessage() for record in caplog.records if "mode collapse" in record.getMessage()]
+    assert len(told) == 2
+    assert "step 4" in told[0]
+    assert "step 7" in told[1]
