@@ -12,6 +12,7 @@ in `DETECTORS`        defaults, and whose
 ``ocsvm_half``        RBF kernel, nu = 0.5: DASVDD (section 4.2); scikit-learn's default
 ``kde``               Gaussian kernel, bandwidth by 5-fold cross-validation: DASVDD (section 4.2)
 ``lof``               20 neighbours: scikit-learn's default
+``knn``               mean distance to 10 neighbours
 ``pca``               components for 95% of the variance; a linear autoencoder
 ====================  =================================================================================
 
@@ -205,6 +206,58 @@ def pca(x: np.ndarray, seed: int, *, components: int | float = 0.95) -> Scorer:
     return _scorer(lambda rows: ((rows - plane.inverse_transform(plane.transform(rows))) ** 2).sum(axis=1), x.shape[1])
 
 
+def knn(x: np.ndarray, seed: int, *, k: int = 10) -> Scorer:
+    """Mean distance to the k nearest training rows (Angiulli & Pizzuti 2002).
+
+    Parameters
+    ----------
+    x : (N, D) float
+        Training rows.
+    seed : int
+        Not used: there is no randomness.
+    k : int
+        Neighbours (N, where N is less).
+
+    Raises
+    ------
+    DataError
+        Training rows that are not finite, or fewer than two.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    x = _training_rows(x)
+    tree = NearestNeighbors(n_neighbors=min(k, len(x))).fit(x)
+    return _scorer(lambda rows: tree.kneighbors(rows)[0].mean(axis=1), x.shape[1])
+
+
+def whitening(x: np.ndarray, seed: int, components: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Leading principal components, each with unit variance over the training rows.
+
+    Parameters
+    ----------
+    x : (N, D) float32
+        Training rows, finite.
+    seed : int
+        Of the randomised decomposition, which keeps wide images affordable.
+    components : int
+        How many (no more than rows and columns).
+
+    Returns
+    -------
+    (M, D) -> (M, components) float64
+
+    Raises
+    ------
+    DataError
+        Training rows that are not finite, or fewer than two.
+    """
+    from sklearn.decomposition import PCA
+
+    x = _training_rows(x).astype(np.float32)
+    plane = PCA(min(components, *x.shape), whiten=True, svd_solver="randomized", random_state=seed).fit(x)
+    return lambda rows: plane.transform(np.asarray(rows, np.float32)).astype(np.float64)
+
+
 DETECTORS: dict[str, Detector] = {
     "isolation_forest": isolation_forest,
     "ocsvm": ocsvm,
@@ -212,6 +265,7 @@ DETECTORS: dict[str, Detector] = {
     "kde": kde,
     "lof": lof,
     "pca": pca,
+    "knn": knn,
 }
 
 

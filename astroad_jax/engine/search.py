@@ -28,6 +28,7 @@ Scored = dict[str, np.ndarray]
 class Programs(NamedTuple):
     """The compiled parts, each over all slots."""
 
+    start: Callable[..., Any]  # (key, state, x, bits) -> slots
     fill: Callable[..., Any]  # (key, state, slots, x, bits, new) -> slots
     run: Callable[..., Any]  # (state, slots) -> slots, ended
     finish: Callable[..., Scored]  # (state, slots) -> outputs
@@ -132,8 +133,15 @@ class _Run:
         fresh_x[new], fresh_bits[new], mask[new] = x[rows], bits[rows], True
         place = partial(jax.device_put, device=NamedSharding(self.mesh, P("data")))
         arrays = (place(fresh_x), place(fresh_bits), place(mask))
-        self.slots = self.programs.fill(self.key, self.state, self.slots, *arrays)
+        slots = self._blank(*arrays[:2]) if self.slots is None else self.slots
+        self.slots = self.programs.fill(self.key, self.state, slots, *arrays)
         return waiting + len(new)
+
+    def _blank(self, x: jax.Array, bits: jax.Array) -> Slots:
+        """Empty slots, so that filling them the first time is the program that fills them later."""
+        shapes = jax.eval_shape(self.programs.start, self.key, self.state, x, bits)
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.device_put(zeros, NamedSharding(self.mesh, P("data")))
 
     def _take(self, done: np.ndarray, total: int) -> None:
         """Finish the objects in these slots and free them."""
@@ -159,9 +167,8 @@ def _compiled(search: Search, steps_per_call: int, mesh: Mesh, rebuild: bool) ->
 
         return Slots(x, jax.vmap(one)(x, bits), jnp.zeros(len(x), jnp.int32))
 
-    def fill(key: Key, state: State, slots: Slots | None, x: jax.Array, bits: jax.Array, new: jax.Array) -> Slots:
-        fresh = start(key, state, x, bits)
-        return fresh if slots is None else jax.tree.map(partial(_where, new), fresh, slots)
+    def fill(key: Key, state: State, slots: Slots, x: jax.Array, bits: jax.Array, new: jax.Array) -> Slots:
+        return jax.tree.map(partial(_where, new), start(key, state, x, bits), slots)
 
     def running(slots: Slots) -> jax.Array:
         return (slots.steps < search.num_steps) & ~jax.vmap(search.done)(slots.carry)
@@ -189,6 +196,7 @@ def _compiled(search: Search, steps_per_call: int, mesh: Mesh, rebuild: bool) ->
         return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P("data"), check_vma=False)
 
     return Programs(
+        spread(start, True, True, False, False),
         jax.jit(spread(fill, True, True, False, False, False, False)),
         jax.jit(spread(run, True, False), donate_argnums=1),
         jax.jit(spread(finish, True, False)),
