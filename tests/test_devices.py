@@ -52,7 +52,7 @@ def environment(**extra: str) -> dict[str, str]:
 @pytest.mark.slow
 def test_eight_devices_agree_with_one():
     names = ["autoencoder", "deep_svdd-soft", "mcdsvdd", "dasvdd"]
-    flags = environment(XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    flags = environment(XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8")
     done = subprocess.run(
         [sys.executable, "-c", ONE_AND_EIGHT, *names], env=flags, capture_output=True, text=True, check=False
     )

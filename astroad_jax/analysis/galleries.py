@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from astroad_jax.analysis.calibrate import clopper_pearson
-from astroad_jax.analysis.plots import COLOURS, DASHES, _panels, _save
+from astroad_jax.analysis.plots import COLOURS, DASHES, panels, save
 from astroad_jax.errors import DataError
 
 
@@ -53,7 +53,7 @@ def gallery(
     for axes, caption in zip(grid[:, 0], captions):
         axes.set_ylabel(caption, fontsize=8)
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _show(axes, image: np.ndarray, signed: bool) -> None:
@@ -75,13 +75,13 @@ def scatter(path: Path, places: np.ndarray, groups: np.ndarray, title: str = "",
     groups : (N,) str
         Legend entries, in order of appearance.
     """
-    figure, [axes] = _panels(1, width=6.4, height=5.6)
+    figure, [axes] = panels(1, width=6.4, height=5.6)
     for name, colour in zip(dict.fromkeys(groups.tolist()), cycle(COLOURS)):
         own = places[groups == name]
         axes.scatter(*own.T, s=7, color=colour, alpha=0.5, linewidths=0, label=f"{name} (n = {len(own):,})")
     axes.set(xlabel=f"{label} 1", ylabel=f"{label} 2", title=title)
     figure.legend(loc="outside upper center", ncols=2, fontsize=9, frameon=False, markerscale=2)
-    _save(figure, path)
+    save(figure, path)
 
 
 def fractions(
@@ -97,8 +97,8 @@ def fractions(
     properties : dict of property -> dict of group -> (values (N,), flagged (N,) bool)
         Objects whose value is not finite take no part. Bins hold equal numbers of all objects together.
     """
-    figure, panels = _panels(len(properties), width=4.4, height=3.4)
-    for axes, (name, groups) in zip(panels, properties.items()):
+    figure, axes_of = panels(len(properties), width=4.4, height=3.4)
+    for axes, (name, groups) in zip(axes_of, properties.items()):
         everything = np.concatenate([values[np.isfinite(values)] for values, _ in groups.values()])
         edges = np.unique(np.quantile(everything, np.linspace(0, 1, bins + 1))) if len(everything) else np.zeros(0)
         for (group, (values, flagged)), colour, dashes in zip(groups.items(), cycle(COLOURS), cycle(DASHES)):
@@ -106,9 +106,9 @@ def fractions(
             bars = {"yerr": np.stack([share - low, high - share]), "capsize": 2}
             axes.errorbar(at, share, **bars, color=colour, linestyle=dashes, linewidth=1.4, label=group)
         axes.set(xlabel=name, ylabel="fraction of anomalies", ylim=(-0.02, 1.02))
-    handles, names = panels[0].get_legend_handles_labels()
+    handles, names = axes_of[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=9, frameon=False, title=title or None)
-    _save(figure, path)
+    save(figure, path)
 
 
 def binned(values: np.ndarray, flagged: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -42,7 +42,7 @@ def roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: 
     title : str
         Above the figure.
     """
-    figure, [axes] = _panels(1, width=5.6, height=5.0)
+    figure, [axes] = panels(1, width=5.6, height=5.0)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="chance")
     for (name, (scores, positive)), colour, dashes in zip(curves.items(), cycle(COLOURS), cycle(DASHES)):
         fpr, tpr, _ = roc_curve(scores, positive)
@@ -55,7 +55,7 @@ def roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: 
         ylabel="true positive rate (anomalies above it)",
     )
     axes.legend(loc="lower right", fontsize=9, frameon=True, framealpha=0.9, edgecolor="none")
-    _save(figure, path)
+    save(figure, path)
 
 
 def score_histogram(
@@ -88,7 +88,7 @@ def score_histogram(
     groups = {name: np.asarray(scores, np.float64) for name, scores in scores_by_group.items()}
     drawn = {name: scores[np.isfinite(scores)] for name, scores in groups.items()}
     edges, logarithmic = _edges(list(drawn.values()))
-    figure, [axes] = _panels(1, width=7.0, height=4.2)
+    figure, [axes] = panels(1, width=7.0, height=4.2)
     for (name, scores), colour, dashes in zip(drawn.items(), cycle(COLOURS), cycle(DASHES)):
         absent = len(groups[name]) - len(scores)
         label = f"{name} (n = {len(scores):,})" + (f", {absent:,} without a finite score" if absent else "")
@@ -101,7 +101,7 @@ def score_histogram(
     axes.set_ylim(top=min(1.2, axes.get_ylim()[1]))
     _lines(axes, thresholds or {})
     figure.legend(loc="outside upper center", ncols=2, fontsize=9, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _edges(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
@@ -156,9 +156,9 @@ def training_curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str = 
             expected="rows with stage, step and metrics",
             got=f"{len(rows)} rows",
         )
-    figure, panels = _panels(len(series), width=4.2, height=2.8)
+    figure, axes_of = panels(len(series), width=4.2, height=2.8)
     stages = list(dict.fromkeys(stage for stage, _ in series))
-    for axes, ((stage, metric), (steps, values)) in zip(panels, series.items()):
+    for axes, ((stage, metric), (steps, values)) in zip(axes_of, series.items()):
         colour = COLOURS[stages.index(stage) % len(COLOURS)]
         _curve(axes, steps, values, colour)
         axes.set(xlabel="step", ylabel=metric)
@@ -166,7 +166,7 @@ def training_curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str = 
             _logarithmic(axes, lambda value, _: f"{value:g}")
         axes.set_title(stage, fontsize=10, color=colour)
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _series(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
@@ -211,22 +211,22 @@ def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str) -> No
     axes.plot(steps, values, color=colour, linewidth=1.6, marker=marker)
 
 
-def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels of this size in inches, at most three abreast."""
     from matplotlib.figure import Figure
 
     columns = min(3, count)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    panels = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
-    for axes in panels:
+    grid = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    for axes in grid:
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    return figure, panels
+    return figure, grid
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write the PNG atomically, and without matplotlib's version in it: same data, same bytes."""
     with files.atomic(Path(path)) as tmp:
         figure.savefig(tmp, format="png", dpi=150, metadata={"Software": None})
