@@ -114,7 +114,7 @@ def inspect(
 
         chosen = config.load(None, settings or []).data
         for path in files:
-            found = inspection.inspect(open_source(path), chosen)
+            found = inspection.inspect(open_source(path, size=chosen.size), chosen)
             text = config.dumps(inspection.suggest(found, chosen))
             print(_table_report(found))
             print(text if path == files[0] else _commented(text))  # one configuration a file
@@ -149,7 +149,8 @@ def _train(chosen: Any, out: Path) -> None:
 
     if not chosen.data.path:
         raise ConfigError("no table to train on", where="data.path", fix="give --data FILE, or set data.path")
-    fitted = run(tables.open_source(chosen.data.path), chosen, out, progress=is_primary())
+    source = tables.open_source(chosen.data.path, size=chosen.data.size)
+    fitted = run(source, chosen, out, progress=is_primary())
     if is_primary():
         last = {key: value for key, value in (fitted.metrics or [{}])[-1].items() if key != "stage"}
         print(f"model   {out}")

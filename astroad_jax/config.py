@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from astroad_jax.errors import ConfigError, did_you_mean
 
@@ -29,6 +29,7 @@ class Data(Frozen):
     """Which table, and which of its columns mean what."""
 
     path: str = ""
+    size: int = Field(0, ge=0, description="pixels a side to which a directory's images are brought on reading; 0 = as is")
     id: str = Field("", description="column of object ids; empty: found by name, else the row number")
     ra: str = Field("", description="right ascension in degrees; empty: found by name, or none")
     dec: str = Field("", description="declination in degrees; empty: found by name, or none")
@@ -50,14 +51,34 @@ class Data(Frozen):
 
 
 class Preprocess(Frozen):
-    """How features are scaled; fitted on training rows only and saved with the model."""
+    """How objects are scaled; fitted on training rows only and saved with the model."""
 
-    scale: Literal["quantile", "minmax", "standard", "gcn", "none"] = "quantile"
+    scale: Literal["auto", "quantile", "minmax", "standard", "gcn", "none", "linear", "asinh"] = Field(
+        "auto",
+        description="linear and asinh are for images (height, width, bands); auto = linear for those, quantile for all else",
+    )
     nan: Literal["flag", "median", "lowest", "error"] = Field(
         "flag",
-        description="missing values: flag = null score for the object; median = training median; "
-        "lowest = below every training value; error = refuse training rows that have any",
+        description="missing values: flag = null score for the object; median = training median; lowest = below every "
+        "training value (of images: the band's lowest); error = refuse training rows that have any",
     )
+    crop: int = Field(0, ge=0, description="images: side of the central square that is looked at, in pixels; 0 = all")
+    size: int = Field(0, ge=0, description="images: side to which they are resized after that, in pixels; 0 = as they are")
+    softening: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="asinh: flux at which the stretch turns from linear to logarithmic; 0 = each band's noise level",
+    )
+
+    @model_validator(mode="after")
+    def _image_keys(self) -> Preprocess:
+        """What only images have is not given to other scalings, where it would go unheeded."""
+        if (self.crop or self.size) and self.scale not in ("auto", "linear", "asinh"):
+            raise ValueError("crop and size are for images: scale must be auto, linear or asinh")
+        if self.softening and self.scale != "asinh":
+            raise ValueError("softening is for images: scale must be asinh")
+        return self
 
 
 class Train(Frozen):
@@ -67,6 +88,7 @@ class Train(Frozen):
     batch_size: int = Field(256, ge=1)
     epochs: int = Field(100, ge=1)
     balance: bool = Field(False, description="draw every class equally often")
+    augment: Literal["none", "turn"] = Field("none", description="turn: images are flipped and rotated at random")
     remainder: Literal["pad", "drop"] = "pad"
     feed: Literal["resident", "tf.data"] = Field(
         "resident",

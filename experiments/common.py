@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
@@ -15,11 +14,13 @@ import numpy as np
 
 from astroad_jax import files
 from astroad_jax.analysis import report
-from astroad_jax.config import Frozen, override, parse
+from astroad_jax.config import Data, Frozen, override, parse
+from astroad_jax.data import find_roles, open_source
 from astroad_jax.errors import DataError
 
 M = TypeVar("M", bound=Frozen)
 Row = dict[str, Any]
+SUFFIXES = (".npz", ".h5", ".hdf5")
 
 
 class Arguments(NamedTuple):
@@ -63,21 +64,57 @@ class Dataset(NamedTuple):
 
 
 def dataset(name: str, data: Path | None) -> Dataset:
-    """Find a data set by name: an npz below `data`, else TFDS.
+    """Find a data set by name: an npz or HDF5 file below `data`, else TFDS.
 
     The npz holds ``x_train, y_train, x_test, y_test``, or ``x, y``, or ``X, y``; images may be JPEG bytes
-    (``jpeg_train`` with ``offsets_train``, likewise for test).
+    (``jpeg_train`` with ``offsets_train``, likewise for test). An HDF5 file holds images and their classes.
 
     Raises
     ------
     DataError
         There is no such file and TFDS has not prepared the data set either; or its keys are others.
     """
-    if data is not None:
-        found = [*data.glob(f"{name}.npz"), *data.glob(f"*/{name}.npz")]
-        if found:
-            return _from_npz(found[0])
-    return _from_tfds(name, data)
+    path = _found(name, data)
+    if path is None:
+        return _from_tfds(name, data)
+    return _from_npz(path) if path.suffix == ".npz" else _from_table(path)
+
+
+def _found(name: str, data: Path | None) -> Path | None:
+    """File of a data set: ``DIR/NAME`` or ``DIR/*/NAME`` with one of the suffixes."""
+    places = [] if data is None else [f"{folder}{name}{suffix}" for suffix in SUFFIXES for folder in ("", "*/")]
+    return next((path for place in places for path in data.glob(place)), None)
+
+
+def images(name: str, data: Path | None) -> np.ndarray:
+    """Images of a data set, ``(N, H, W, C)``, with labels or without; those that cannot be decoded are left out.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or no image column in it.
+    """
+    path = _found(name, data)
+    if path is None:
+        fix = "give --data DIR"
+        raise DataError("no such data set", where=str(data), expected=" or ".join(name + s for s in SUFFIXES), fix=fix)
+    source = open_source(path)
+    column = find_roles(source, Data()).features[0]
+    found = np.concatenate([chunk[column] for chunk in source.chunks(columns=[column])])
+    if found.ndim != 4:
+        raise DataError("these are no images", where=str(path), expected="(N, H, W, C)", got=f"shape {found.shape}")
+    return found[np.isfinite(found).all(axis=(1, 2, 3))]
+
+
+def _from_table(path: Path) -> Dataset:
+    """Images and labels of an HDF5 file, as Galaxy10 has them."""
+    source = open_source(path)
+    roles = find_roles(source, Data())
+    if not roles.label:
+        raise DataError("this file has no labels", where=str(path), expected="a column of classes", got=list(source.columns))
+    chunks = list(source.chunks(columns=[roles.features[0], roles.label]))
+    x, y = (np.concatenate([chunk[name] for chunk in chunks]) for name in (roles.features[0], roles.label))
+    return Dataset(x, y, None, None)
 
 
 def _from_npz(path: Path) -> Dataset:
@@ -86,8 +123,7 @@ def _from_npz(path: Path) -> Dataset:
         if {"x_train", "y_train", "x_test", "y_test"} <= keys:
             return Dataset(held["x_train"], held["y_train"], held["x_test"], held["y_test"])
         if {"jpeg_train", "offsets_train", "y_train", "jpeg_test", "offsets_test", "y_test"} <= keys:
-            images = [_decode(held[f"jpeg_{part}"], held[f"offsets_{part}"]) for part in ("train", "test")]
-            return Dataset(images[0], held["y_train"], images[1], held["y_test"])
+            return _from_jpeg(path)
         for name in ("x", "X"):
             if {name, "y"} <= keys:
                 return Dataset(held[name], held["y"], None, None)
@@ -100,17 +136,18 @@ def _from_npz(path: Path) -> Dataset:
     )
 
 
-def _decode(stream: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """JPEG bytes laid end to end -> ``(N, H, W, C)`` uint8."""
-    from PIL import Image
-
-    spans = zip(offsets[:-1], offsets[1:])
-    return np.stack([np.asarray(Image.open(io.BytesIO(stream[a:b].tobytes()))) for a, b in spans])
+def _from_jpeg(path: Path) -> Dataset:
+    chunks = list(open_source(path).chunks(columns=["image", "label", "split"]))
+    x, y, split = (np.concatenate([chunk[name] for chunk in chunks]) for name in ("image", "label", "split"))
+    bad = ~np.isfinite(x).all(axis=(1, 2, 3))
+    if bad.any():
+        got = f"{bad.sum()} of {len(x)} that cannot be decoded"
+        raise DataError("images are damaged", where=str(path), expected="whole images", got=got, fix="fetch the file again")
+    parts = (part == split for part in ("train", "test"))
+    return Dataset(*(array for rows in parts for array in (x[rows], y[rows])))
 
 
 def _from_tfds(name: str, data: Path | None) -> Dataset:
-    from astroad_jax.data import open_source
-
     parts = []
     for split in ("train", "test"):
         try:

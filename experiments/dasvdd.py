@@ -23,13 +23,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from astroad_jax import preprocess
 from astroad_jax.analysis import outliers
 from astroad_jax.analysis.metrics import auroc
 from astroad_jax.analysis.protocol import Case, Training, run
 from astroad_jax.config import Frozen, Preprocess
 from astroad_jax.errors import ConfigError, DataError
 from astroad_jax.methods import build, configure
-from astroad_jax.preprocess import features
 from experiments import common
 
 Study = Literal["table2", "table3", "gamma", "runs", "kappa", "latent"]
@@ -121,9 +121,9 @@ def _scaled(domain: Domain, x: np.ndarray) -> np.ndarray:
         return x / np.float32(255)
     if domain.scale == "none":
         return x
-    scaler = features.fit(x, Preprocess(scale="gcn", nan="error"))
-    scaled, flags = features.apply(scaler, x)
-    if features.unusable(scaler, flags).any():
+    scaler = preprocess.fit(x, Preprocess(scale="gcn", nan="error"))
+    scaled, flags = preprocess.apply(scaler, x)
+    if preprocess.unusable(scaler, flags).any():
         raise DataError(
             "some images have no contrast", expected="none constant", got=int((flags != 0).sum()), fix="remove them"
         )

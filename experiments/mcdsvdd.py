@@ -31,6 +31,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from astroad_jax import preprocess
 from astroad_jax.analysis import outliers
 from astroad_jax.analysis.metrics import auroc
 from astroad_jax.analysis.protocol import Case, Training, run
@@ -38,7 +39,6 @@ from astroad_jax.analysis.significance import corrected_resampled_t, student_t
 from astroad_jax.config import Frozen, Preprocess
 from astroad_jax.data.splits import stratified, stratified_folds
 from astroad_jax.methods import build, configure
-from astroad_jax.preprocess import features
 from experiments import common
 
 DEEP = ("autoencoder", "vae", "deep_svdd", "mcdsvdd")
@@ -137,8 +137,8 @@ def _case(settings: Settings, held: Labelled, hidden: str, seed: int, fold: int,
     names = sorted(set(held.y[train].tolist()))
     index = {name: place for place, name in enumerate(names)}
     y = np.array([index.get(name, -1) for name in held.y.tolist()], np.int32)
-    scaler = features.fit(held.x[train], Preprocess(scale="quantile", nan=settings.nan))
-    x_train, x_valid, x_test = (np.asarray(features.apply(scaler, held.x[part])[0]) for part in (train, valid, rows))
+    scaler = preprocess.fit(held.x[train], Preprocess(scale="quantile", nan=settings.nan))
+    x_train, x_valid, x_test = (np.asarray(preprocess.apply(scaler, held.x[part])[0]) for part in (train, valid, rows))
     return Case(f"{hidden}/{fold}", seed, x_train, y[train], x_test, positive, x_valid, y[valid])
 
 

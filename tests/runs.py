@@ -61,11 +61,12 @@ def train(data: Path, out: Path, *settings: str) -> Outcome:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Environment of a process of its own: nothing inherited but the path, compiled programs shared through `home`."""
+    """Environment of a process of its own: the path and XLA's flags inherited, compiled programs shared through `home`."""
     return {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(home),
         "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "TQDM_DISABLE": "1",
         "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

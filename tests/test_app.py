@@ -15,7 +15,7 @@ from astroad_jax.app import bundle, evaluation, inspection, launch, quickstart, 
 from astroad_jax.data import mock
 from astroad_jax.engine import catalog
 from astroad_jax.errors import ConfigError, DataError, MismatchError
-from astroad_jax.preprocess import features
+from astroad_jax.preprocess.scaler import OUTSIDE
 from tests import runs
 from tests.data_files import write
 
@@ -126,7 +126,7 @@ def test_rows_without_a_value_are_counted_or_given_one(tmp_path, caplog):
     model = fit(columns, tmp_path / "run", "method.name=autoencoder", "preprocess.nan=lowest")
     report, table = scored(model, columns, tmp_path / "scores")
     assert (report.scored, report.null) == (runs.ROWS, 0)
-    assert set((table["flags"][:24] & ~np.uint32(features.OUTSIDE)).tolist()) == {1}
+    assert set((table["flags"][:24] & ~np.uint32(OUTSIDE)).tolist()) == {1}
 
 
 # Streaming

@@ -17,7 +17,7 @@ from astroad_jax import files
 from astroad_jax.app import bundle, evaluation, scoring
 from astroad_jax.data import partition_of
 from astroad_jax.engine import catalog
-from astroad_jax.preprocess import features
+from astroad_jax.preprocess.scaler import OUTSIDE
 from tests import runs
 from tests.data_files import cut, write
 
@@ -97,7 +97,7 @@ def test_bad_rows_get_a_null_score_and_a_flag_and_are_counted(run, sky, tmp_path
     assert null == [True] * 5 + [False] * (runs.ROWS - 5)
     assert [value is None for value in table["p_value"].to_pylist()] == null
     flags = table["flags"].to_numpy()
-    assert (flags & ~np.uint32(features.OUTSIDE)).tolist() == [1 | 4, 1, 2, 2, 2, 16, 16] + [0] * (runs.ROWS - 7)
+    assert (flags & ~np.uint32(OUTSIDE)).tolist() == [1 | 4, 1, 2, 2, 2, 16, 16] + [0] * (runs.ROWS - 7)
     assert "flag   2  3 rows: infinite value in the input, or one that overflows float32" in ended.out
     named = json.loads(table.schema.metadata[b"flags"])
     assert named == {str(bit): name for bit, name in scoring.FLAG_NAMES.items()}

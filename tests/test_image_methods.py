@@ -35,9 +35,7 @@ def test_generator_loss_is_the_three_losses(adversaries, matched):
     nets, state = adversaries
     x, mask = rows(6), jnp.array([1.0, 1, 1, 1, 1, 0])
     params = tuple(variables["params"] for variables in state[:3])
-    total, (parts, _) = ganomaly.generator_loss(
-        nets, ganomaly.Weights(2.0, 30.0, 5.0), matched, state, params, x, mask
-    )
+    total, (parts, _) = ganomaly.generator_loss(nets, ganomaly.Weights(2.0, 30.0, 5.0), matched, state, params, x, mask)
     train = {"train": True, "mask": mask, "mutable": ["batch_stats"]}
     code = nets.encoder.apply(state.encoder, x, **train)[0]
     rebuilt = nets.decoder.apply(state.decoder, code, **train)[0]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from astroad_jax.engine import score
 from astroad_jax.engine.ids import id_bits
 from tests import toy
+from tests.conftest import ROOT
 
 
 def test_integers_are_their_own_bits_and_strings_hash():
@@ -98,3 +103,28 @@ def test_a_state_of_host_arrays_scores_alike():
     scorer = score.make_scorer(made)
     first = scorer(fitted.state, x, np.arange(10))["score"]
     np.testing.assert_array_equal(scorer(jax.device_get(fitted.state), x, np.arange(10))["score"], first)
+
+
+AS_USERS_COMPILE = """
+import numpy as np
+from astroad_jax.engine.score import make_scorer
+from tests import toy
+
+for name in ("mcdsvdd", "vae", "conv_autoencoder", "fanogan"):
+    made, fitted = toy.train(name, epochs=2)
+    x, ids = toy.shaped(name, toy.mixture(203, seed=4)[0]), np.arange(203) + 2**60
+    expected = make_scorer(made, batch_size=64)(fitted.state, x, ids)
+    for batch_size in (1, 7, 96, 4096):
+        order = np.random.default_rng(batch_size).permutation(203)
+        found = make_scorer(made, batch_size=batch_size)(fitted.state, x[order], ids[order])
+        for part, values in expected.items():
+            np.testing.assert_array_equal(found[part], values[order], err_msg=f"{name} {part}")
+"""
+
+
+@pytest.mark.slow
+def test_as_users_compile():
+    """The suite compiles with less effort; this is what a user's machine does."""
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", AS_USERS_COMPILE], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -16,22 +16,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from astroad_jax import config, files
+from astroad_jax import config, files, preprocess
 from astroad_jax.analysis import calibrate
 from astroad_jax.engine import rundir
 from astroad_jax.engine.score import make_scorer
 from astroad_jax.errors import ConfigError, CorruptError, DataError
 from astroad_jax.methods import build, configure
-from astroad_jax.preprocess import features
 from astroad_jax.types import Method, Plan, State
 
 CHANGEABLE = ("score.", "data.id", "data.ra", "data.dec", "data.label", "data.anomalies")
 
 
 class Schema(NamedTuple):
-    """What the model was trained on."""
+    """What the model was trained on; `raw_shape` is an object's as it was read, `shape` that after preprocessing."""
 
     features: tuple[str, ...]
+    raw_shape: tuple[int, ...]
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     plan: Plan
@@ -42,7 +42,7 @@ class Bundle(NamedTuple):
 
     settings: config.Run
     schema: Schema
-    scaler: features.Scaler
+    scaler: preprocess.Scaler
     method: Method
     state: State
     digest: str
@@ -54,8 +54,8 @@ class Bundle(NamedTuple):
             "model": self.digest,
             "method": self.settings.method["name"],
             "seed": self.settings.train.seed,
-            "scale": self.settings.preprocess.scale,
-            "nan": self.settings.preprocess.nan,
+            "scale": self.scaler.kind,
+            "nan": self.scaler.nan,
             "features": list(self.schema.features),
         }
 
@@ -73,6 +73,7 @@ def save_schema(run: Path, schema: Schema, settings: config.Run) -> None:
     """Write ``model.json``."""
     note = {
         "features": list(schema.features),
+        "raw_shape": list(schema.raw_shape),
         "shape": list(schema.shape),
         "classes": list(schema.classes),
         "plan": schema.plan._asdict(),
@@ -95,7 +96,8 @@ def load_schema(run: Path) -> Schema:
     note = files.read_sealed(path)
     try:
         plan = Plan(**note["plan"] | {"shape": tuple(note["shape"])})
-        return Schema(tuple(note["features"]), tuple(note["shape"]), tuple(note["classes"]), plan)
+        shapes = tuple(note["raw_shape"]), tuple(note["shape"])
+        return Schema(tuple(note["features"]), *shapes, tuple(note["classes"]), plan)
     except (KeyError, TypeError) as error:
         raise CorruptError("a file of this run is damaged", where=str(path), got=repr(error), fix="train again") from error
 
@@ -155,6 +157,6 @@ def load(run: Path, overrides: Sequence[str] = ()) -> Bundle:
     settings = config.load(run / "config.toml", overrides)
     method = make_method(schema, settings)
     state, digest = rundir.load_state(run, method, example_batch(schema, settings.train.batch_size))
-    scaler = features.load(run / "preprocess.npz")
+    scaler = preprocess.load(run / "preprocess.npz")
     calibration = load_arrays(run / "calibration.npz")["score"]
     return Bundle(settings, schema, scaler, method, state, digest, calibration)

@@ -28,7 +28,8 @@ def inspect(source: data.Source, settings: config.Data) -> dict[str, Any]:
     labels: Counter[str] = Counter()
     rows = complete = empty = 0
     wanted = list(dict.fromkeys([*roles.features, *([roles.label] if roles.label else [])]))
-    for chunk in source.chunks(columns=wanted):
+    fitting = data.fitting_rows(source.columns[name] for name in wanted)
+    for chunk in source.chunks(fitting, wanted):
         bad = np.concatenate([columns[name].add(chunk[name]) for name in roles.features], axis=1)
         rows, complete, empty = rows + len(bad), complete + int((~bad.any(1)).sum()), empty + int(bad.all(1).sum())
         if roles.label:
@@ -36,7 +37,7 @@ def inspect(source: data.Source, settings: config.Data) -> dict[str, Any]:
             labels.update(dict(zip(names.tolist(), counts.tolist())))
     useful = [name for name, column in columns.items() if column.low <= column.high]
     if len(useful) < len(columns):  # a column without anything in it makes no row incomplete
-        chunks = source.chunks(columns=useful) if useful else ()
+        chunks = source.chunks(fitting, useful) if useful else ()
         bads = (np.concatenate([_Seen().add(chunk[name]) for name in useful], axis=1) for chunk in chunks)
         complete = sum(int((~bad.any(1)).sum()) for bad in bads)
     return {

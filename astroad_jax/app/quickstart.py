@@ -33,7 +33,8 @@ def quickstart(path: str | None, out: Path, settings: list[str], progress: bool 
     settings : list of str
         Overrides ``table.key=value``.
     """
-    source = data.open_source(path) if path else data.memory("mock_survey", mock.survey())
+    size = config.load(None, settings).data.size
+    source = data.open_source(path, size=size) if path else data.memory("mock_survey", mock.survey())
     chosen = choose(source, settings, mocked=path is None)
     run, scores = out / "run", out / "scores"
     training.train(source, chosen, run, progress)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from astroad_jax import data, files
+from astroad_jax import data, files, preprocess
 from astroad_jax.app.bundle import Bundle
 from astroad_jax.engine import catalog
 from astroad_jax.errors import DataError
-from astroad_jax.preprocess import features
 
 DUPLICATE_ID = 16
-FLAG_NAMES = {**features.FLAG_NAMES, DUPLICATE_ID: "id occurs more than once in its table", **catalog.FLAG_NAMES}
+AT_ONCE = 2**28  # bytes of preprocessed objects on their way to the scorer
+FLAG_NAMES = {**preprocess.FLAG_NAMES, DUPLICATE_ID: "id occurs more than once in its table", **catalog.FLAG_NAMES}
 log = logging.getLogger(__name__)
 
 
@@ -50,16 +53,34 @@ def _partition(model: Bundle, source: data.Source | str | Path) -> catalog.Parti
     if isinstance(source, data.Source):
         return catalog.Partition(source.name, source.path, lambda: _chunks(model, source), _stamp(source.path))
     path, name = files.canonical(source), data.partition_of(source)
-    return catalog.Partition(name, path, lambda: _chunks(model, data.open_source(path)), _stamp(path))
+    size = model.settings.data.size if Path(path).is_dir() else 0
+    return catalog.Partition(name, path, lambda: _chunks(model, data.open_source(path, size=size)), _stamp(path))
 
 
 def _stamp(path: str) -> str:
     """Size, and times of change of a file's bytes and of its entry; empty for what is none."""
     try:
+        if Path(path).is_dir():
+            return _stamp_of_files(Path(path))
         found = Path(path).stat()
     except OSError:
         return ""
     return f"{found.st_size} bytes of {found.st_mtime_ns}, {found.st_ctime_ns}"
+
+
+def _stamp_of_files(folder: Path) -> str:
+    """Number, names, size, and latest times of change of the files in a directory."""
+    names = data.files_below(folder)
+    every = [_status(folder / name) for name in names]
+    digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    size, changed = sum(found.st_size for found in every), max((found.st_mtime_ns for found in every), default=0)
+    moved = max((found.st_ctime_ns for found in every), default=0)
+    return f"{len(names)} files {digest}, {size} bytes of {changed}, {moved}"
+
+
+def _status(file: Path) -> os.stat_result:
+    """Of a file, or of a link to nothing."""
+    return file.stat() if file.exists() else file.lstat()
 
 
 def roles_for(model: Bundle, source: data.Source) -> data.Roles:
@@ -91,22 +112,60 @@ def roles_for(model: Bundle, source: data.Source) -> data.Roles:
 
 
 def _chunks(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:
+    """Preprocessed rows, so many at once that the scorer is kept busy: images are read few at a time.
+
+    How many depends on the objects' size alone, and with it the score file's layout.
+    """
+    most = max(1, min(data.ROWS, AT_ONCE // (4 * math.prod(model.schema.shape))))
+    return _gathered(_preprocessed(model, source), 1 << (most.bit_length() - 1))
+
+
+def _gathered(chunks: Iterator[catalog.Chunk], rows: int) -> Iterator[catalog.Chunk]:
+    """The same objects in chunks of `rows`; the last has the rest."""
+    held: list[catalog.Chunk] = []
+    for chunk in chunks:
+        held.append(chunk)
+        while sum(len(part.x) for part in held) >= rows:
+            whole, rest = _cut(_joined(held), rows)
+            yield whole
+            held = [rest] if len(rest.x) else []
+    if held:
+        yield _joined(held)
+
+
+def _joined(chunks: list[catalog.Chunk]) -> catalog.Chunk:
+    if len(chunks) == 1:
+        return chunks[0]
+    columns = {name: np.concatenate([chunk.columns[name] for chunk in chunks]) for name in chunks[0].columns}
+    return catalog.Chunk(columns, *(np.concatenate(parts) for parts in zip(*(chunk[1:] for chunk in chunks))))
+
+
+def _cut(chunk: catalog.Chunk, rows: int) -> tuple[catalog.Chunk, catalog.Chunk]:
+    """Its first rows, and the others."""
+    first, rest = (
+        catalog.Chunk({name: values[part] for name, values in chunk.columns.items()}, *(array[part] for array in chunk[1:]))
+        for part in (slice(None, rows), slice(rows, None))
+    )
+    return first, rest
+
+
+def _preprocessed(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:
     roles = roles_for(model, source)
     repeated = duplicates(source, roles)
-    for table in data.stream_tables(source, roles, 65536):
-        if table.x.shape[1:] != model.schema.shape:
+    for table in data.stream_tables(source, roles):
+        if table.x.shape[1:] != model.schema.raw_shape:
             raise DataError(
                 "these objects have another shape than those trained on",
                 where=source.path,
-                expected=model.schema.shape,
+                expected=model.schema.raw_shape,
                 got=table.x.shape[1:],
                 fix="score tables like the one trained on",
             )
-        x, flags = features.apply(model.scaler, table.x)
+        x, flags = preprocess.apply(model.scaler, table.x)
         flags = flags | np.where(np.isin(table.ids, repeated), DUPLICATE_ID, 0).astype(np.uint32)
         columns = {"object_id": table.ids, "ra": table.ra, "dec": table.dec, "label": table.label}
         present = {name: values for name, values in columns.items() if values is not None}
-        yield catalog.Chunk(present, x, flags, features.unusable(model.scaler, flags))
+        yield catalog.Chunk(present, x, flags, preprocess.unusable(model.scaler, flags))
 
 
 def duplicates(source: data.Source, roles: data.Roles) -> np.ndarray:

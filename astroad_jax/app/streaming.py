@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from astroad_jax import config, data
+from astroad_jax import config, data, preprocess
 from astroad_jax.app.split import CALIBRATION, TRAIN, class_index, hash_parts
 from astroad_jax.errors import DataError
-from astroad_jax.preprocess import features
 from astroad_jax.types import Feed
 
 
@@ -78,15 +77,15 @@ def survey(source: data.Source, roles: data.Roles, settings: config.Run) -> Over
 
 
 def feed(
-    source: data.Source, roles: data.Roles, settings: config.Run, scaler: features.Scaler, classes: tuple[str, ...]
+    source: data.Source, roles: data.Roles, settings: config.Run, scaler: preprocess.Scaler, classes: tuple[str, ...]
 ) -> Feed:
     """Usable training rows, preprocessed on the way."""
     from astroad_jax.data.pipeline import stream_feed
 
     def transform(table: data.Table) -> dict[str, np.ndarray]:
         rows = hash_parts(table.ids, table.label, settings) == TRAIN
-        x, flags = features.apply(scaler, table.x[rows])
-        usable = ~features.unusable(scaler, flags)
+        x, flags = preprocess.apply(scaler, table.x[rows])
+        usable = ~preprocess.unusable(scaler, flags)
         labels = table.label[rows] if table.label is not None else np.full(rows.sum(), "", "U1")
         return {"x": np.asarray(x)[usable], "y": class_index(labels[usable], classes)}
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from astroad_jax import config, data, files
+from astroad_jax import config, data, files, preprocess
 from astroad_jax.analysis import calibrate
 from astroad_jax.app import bundle, streaming
 from astroad_jax.app.launch import is_primary
@@ -19,8 +19,8 @@ from astroad_jax.engine.score import make_scorer
 from astroad_jax.engine.train import Fitted, fit
 from astroad_jax.errors import DataError, DivergedError
 from astroad_jax.methods import configure
-from astroad_jax.preprocess import features
-from astroad_jax.types import Feed, Plan
+from astroad_jax.methods.augment import augmented
+from astroad_jax.types import Feed, Method, Plan
 
 FLAT = 1e-6  # relative range of scores below which they are all one
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Prepared(NamedTuple):
     """Everything training needs."""
 
     schema: bundle.Schema
-    scaler: features.Scaler
+    scaler: preprocess.Scaler
     feed: Feed
     calibrate_on: tuple[np.ndarray, np.ndarray]  # x, ids
     ids: dict[str, np.ndarray]  # of each part; none where the table was streamed and split by the hash of its ids
@@ -54,11 +54,11 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
     with rundir.open_run(out, settings, prepared.feed, options.keep_checkpoints) as hooks:
         if is_primary():
             bundle.save_schema(out, prepared.schema, settings)
-            features.save(prepared.scaler, out / "preprocess.npz")
+            preprocess.save(prepared.scaler, out / "preprocess.npz")
             where = {"table": np.array(files.canonical(source.path)), "numbered": np.array(not roles.id)}
             bundle.save_arrays(out / "split.npz", **where, **prepared.ids)
         fitted = fit(
-            method,
+            _augmented(method, prepared.schema.shape, options),
             prepared.feed,
             seed=options.seed,
             steps_per_call=options.steps_per_call,
@@ -74,6 +74,11 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
         if is_primary():
             bundle.save_arrays(out / "calibration.npz", score=scores)
     return fitted
+
+
+def _augmented(method: Method, shape: tuple[int, ...], options: config.Train) -> Method:
+    """The method as it is trained; what is trained is the same."""
+    return augmented(method, shape) if options.augment == "turn" else method
 
 
 def _check_scores(scores: np.ndarray, out: Path) -> None:
@@ -119,15 +124,16 @@ def _load(source: data.Source, roles: data.Roles, settings: config.Run) -> Prepa
     data.check_ids(table.ids, source.path)
     labels = table.label if table.label is not None else np.full(len(table.ids), "", "U1")
     parts = split(labels, settings)
-    scaler = features.fit(table.x[parts.train], settings.preprocess, roles.features)
-    x, flags = features.apply(scaler, table.x)
-    usable = ~features.unusable(scaler, flags)
+    scaler = preprocess.fit(table.x[parts.train], settings.preprocess, roles.features)
+    x, flags = preprocess.apply(scaler, table.x)
+    usable = ~preprocess.unusable(scaler, flags)
     _report_unusable(source, usable[parts.train], flags[parts.train])
     train = parts.train[usable[parts.train]]
     classes = tuple(sorted(set(labels[train].tolist()) - {""})) or ("",)
     y = class_index(labels, classes)
     feed = _table_feed({"x": x[train], "y": y[train]}, settings)
-    schema = bundle.Schema(roles.features, x.shape[1:], classes, plan(feed, x.shape[1:], len(classes), settings))
+    sizes = plan(feed, x.shape[1:], len(classes), settings)
+    schema = bundle.Schema(roles.features, table.x.shape[1:], x.shape[1:], classes, sizes)
     held = parts.calibration[usable[parts.calibration]]
     _check_calibration(len(held), source)
     ids = {name: table.ids[rows] for name, rows in zip(("train", "calibration", "test"), parts)}
@@ -156,7 +162,7 @@ def _report_unusable(source: data.Source, usable: np.ndarray, flags: np.ndarray)
     """Say how many training rows are left out, and refuse a table of which little is left."""
     lost = int((~usable).sum())
     reasons = [
-        f"{int(((flags & bit) > 0).sum())} {name}" for bit, name in features.FLAG_NAMES.items() if (flags & bit).any()
+        f"{int(((flags & bit) > 0).sum())} {name}" for bit, name in preprocess.FLAG_NAMES.items() if (flags & bit).any()
     ]
     if lost * 2 > len(usable):
         raise DataError(
@@ -180,13 +186,13 @@ def _stream(source: data.Source, roles: data.Roles, settings: config.Run) -> Pre
             fix="set data.stream = false, or train.balance = false",
         )
     seen = streaming.survey(source, roles, settings)
-    scaler = features.fit(seen.sample, settings.preprocess, roles.features)
-    flags = features.apply(scaler, seen.sample)[1]
-    _report_unusable(source, ~features.unusable(scaler, flags), flags)
+    scaler = preprocess.fit(seen.sample, settings.preprocess, roles.features)
+    x, flags = preprocess.apply(scaler, seen.sample)
+    _report_unusable(source, ~preprocess.unusable(scaler, flags), flags)
     feed = streaming.feed(source, roles, settings, scaler, seen.classes)
-    shape = seen.sample.shape[1:]
-    schema = bundle.Schema(roles.features, shape, seen.classes, plan(feed, shape, len(seen.classes), settings))
-    x, flags = features.apply(scaler, seen.calibration[0])
-    usable = ~features.unusable(scaler, flags)
+    sizes = plan(feed, x.shape[1:], len(seen.classes), settings)
+    schema = bundle.Schema(roles.features, seen.sample.shape[1:], x.shape[1:], seen.classes, sizes)
+    x, flags = preprocess.apply(scaler, seen.calibration[0])
+    usable = ~preprocess.unusable(scaler, flags)
     _check_calibration(int(usable.sum()), source)
     return Prepared(schema, scaler, feed, (np.asarray(x)[usable], seen.calibration[1][usable]), {})

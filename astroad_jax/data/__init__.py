@@ -9,18 +9,22 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from astroad_jax.data.source import Column, Source, memory, partition_name
+from astroad_jax.data.folder import files_below, folder_name
+from astroad_jax.data.source import ROWS, Column, Source, fitting_rows, memory, partition_name
 from astroad_jax.data.table import Roles, Table, as_labels, check_ids, find_roles, left_out, read_table, stream_tables
 from astroad_jax.errors import DataError, did_you_mean
 
 __all__ = [
+    "ROWS",
     "Column",
     "Roles",
     "Source",
     "Table",
     "as_labels",
     "check_ids",
+    "files_below",
     "find_roles",
+    "fitting_rows",
     "left_out",
     "memory",
     "open_source",
@@ -37,6 +41,7 @@ _READERS = {
     "fits": ("fits", "open_fits"),
     "hdf5": ("hdf5", "open_hdf5"),
     "npz": ("npz", "open_npz"),
+    "folder": ("folder", "open_folder"),
     "tfds": ("tfds", "open_tfds"),
 }
 _SUFFIXES = {
@@ -54,16 +59,18 @@ _SUFFIXES = {
 }
 
 
-def open_source(path: str | Path, *, format: str | None = None) -> Source:
+def open_source(path: str | Path, *, format: str | None = None, size: int = 0) -> Source:
     """Open a table of any known format.
 
     Parameters
     ----------
     path : str or Path
-        A file, or ``tfds:name[/split]`` for a prepared TensorFlow data set.
+        A file, a directory of images, or ``tfds:name[/split]`` for a prepared TensorFlow data set.
     format : str, optional
-        ``parquet``, ``csv``, ``ecsv``, ``fits``, ``hdf5``, ``npz`` or ``tfds``, where the suffix does not
+        ``parquet``, ``csv``, ``ecsv``, ``fits``, ``hdf5``, ``npz``, ``folder`` or ``tfds``, where the suffix does not
         say.
+    size : int
+        Side in pixels that the images of a directory are brought to on reading; 0: as they are.
 
     Returns
     -------
@@ -73,16 +80,18 @@ def open_source(path: str | Path, *, format: str | None = None) -> Source:
     Raises
     ------
     DataError
-        Unknown format, missing, empty or damaged file, a directory, a table without rows or columns.
+        Unknown format, missing, empty or damaged file, a directory without images, a table without rows or columns, a
+        size for what is no directory.
     """
     path = str(path)
     format = format or _guess(path)
     if format not in _READERS:
         raise DataError("unknown format", where=path, expected=did_you_mean(format, _READERS), got=format)
     if format != "tfds":
-        _check_file(path)
+        _check_file(path, format)
+    options = _options(path, format, size)
     module, function = _READERS[format]
-    source = getattr(importlib.import_module(f"astroad_jax.data.{module}"), function)(path)
+    source = getattr(importlib.import_module(f"astroad_jax.data.{module}"), function)(path, **options)
     if not source.columns or source.num_rows == 0:
         raise DataError(
             "this table is empty",
@@ -94,43 +103,56 @@ def open_source(path: str | Path, *, format: str | None = None) -> Source:
     return source
 
 
+def _options(path: str, format: str, size: int) -> dict[str, int]:
+    """A size for images that have one already would go unheeded."""
+    if size and format != "folder":
+        raise DataError(
+            "only the images of a directory are resized on reading",
+            where="data.size",
+            expected="a directory",
+            got=path,
+            fix="set data.size = 0; preprocess.size resizes images of any format",
+        )
+    return {"size": size} if size else {}
+
+
 def partition_of(path: str | Path) -> str:
-    """Name of the partition that a file is, without opening it."""
+    """Name of the partition that a file or directory is, without opening it."""
     name = str(path)
     if name.startswith("tfds:"):
         return partition_name(name.removeprefix("tfds:").replace("/", "-"), "")
+    if Path(name).is_dir():
+        return folder_name(name)
     ends = [suffix for suffix in sorted(_SUFFIXES, key=len, reverse=True) if name.lower().endswith(suffix)]
     return partition_name(name, ends[0] if ends else "")
 
 
 def _guess(path: str) -> str:
-    """Format by prefix or suffix."""
+    """Format by prefix, kind or suffix."""
     if path.startswith("tfds:"):
         return "tfds"
+    if Path(path).is_dir():
+        return "folder"
     for suffix in sorted(_SUFFIXES, key=len, reverse=True):
         if path.lower().endswith(suffix):
             return _SUFFIXES[suffix]
     raise DataError(
         "the suffix of this file names no known format",
         where=path,
-        expected="one of " + " ".join(_SUFFIXES) + " or tfds:name",
+        expected="one of " + " ".join(_SUFFIXES) + ", a directory of images, or tfds:name",
         got=Path(path).suffix or "no suffix",
         fix="rename the file, or say which format it has",
     )
 
 
-def _check_file(path: str) -> None:
-    """Raise `DataError` for what is no readable file with something in it."""
+def _check_file(path: str, format: str) -> None:
+    """Raise `DataError` for what is not there, of the wrong kind, or without anything in it."""
     file = Path(path)
-    if file.is_dir():
-        raise DataError(
-            "this is a directory",
-            where=path,
-            expected="a file",
-            got="a directory",
-            fix="name the files in it one by one",
-        )
     if not file.exists():
         raise DataError("no such file", where=path, expected="a file", got="nothing", fix="check the path")
-    if file.stat().st_size == 0:
+    if file.is_dir() != (format == "folder"):
+        kinds = ("a file", "a directory") if file.is_dir() else ("a directory", "a file")
+        fix = "check path and format; of the files in a directory, name each one"
+        raise DataError(f"this is {kinds[1]}", where=path, expected=f"{kinds[0]} ({format})", got=kinds[1], fix=fix)
+    if not file.is_dir() and file.stat().st_size == 0:
         raise DataError("this file is empty", where=path, expected="a table", got="0 bytes", fix="fetch or write it again")

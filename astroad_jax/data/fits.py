@@ -1,15 +1,14 @@
-"""FITS tables, memory-mapped; checksums that fail and files that are cut short are errors, not warnings."""
+"""FITS tables, with or without a cube of images beside them; failed checksums and cut files are errors, not warnings."""
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from astroad_jax.data.cutouts import find_cubes, read_cube
+from astroad_jax.data.hdus import check_lengths, check_sums, open_hdus
 from astroad_jax.data.source import (
     ROWS,
     UNREADABLE,
@@ -32,80 +31,44 @@ def open_fits(path: str) -> Source:
 
     Every HDU that carries ``CHECKSUM``/``DATASUM`` is verified once, here. Blank-padded text loses its
     padding, as the standard wants it; integers equal to ``TNULL`` (before scaling, as the standard has it) count as
-    missing.
+    missing. Image HDUs ``(N, H, W)`` or ``(N, bands, H, W)`` with N the table's rows are columns of images ``(H, W,
+    bands)``, memory-mapped too.
 
     Raises
     ------
     DataError
-        Not FITS, no table in it, a failed checksum, or fewer bytes than the headers announce (naming HDU and
-        bytes).
+        Not FITS, no table in it, a failed checksum, fewer bytes than the headers announce (naming HDU and bytes), or
+        two columns of one name.
     """
     with reading(path, "FITS"):
-        with _open(path) as hdus:
-            _check_lengths(hdus, path)
-        _check_sums(path)
-        with _open(path) as hdus:
+        with open_hdus(path) as hdus:
+            check_lengths(hdus, path)
+        check_sums(path)
+        with open_hdus(path) as hdus:
             index = _first_table(hdus, path)
             known = {name: _column(hdus[index], name) for name in hdus[index].columns.names}
             num_rows = int(hdus[index].header["NAXIS2"])
+            cubes = find_cubes(hdus, num_rows)
+        twice = sorted(known.keys() & cubes.keys())
+        if twice:
+            raise DataError("an image HDU and a column of the table have one name", where=path, got=twice)
+        known |= {name: cube.column for name, cube in cubes.items()}
 
     def chunks(rows: int = ROWS, columns: Sequence[str] | None = None) -> Iterator[dict[str, np.ndarray]]:
         names = select(known, columns, path)
-        with reading(path, "FITS"), _open(path) as hdus:
+        with reading(path, "FITS"), open_hdus(path, do_not_scale_image_data=True) as hdus:
             for start in range(0, num_rows, rows):
-                part = hdus[index].data[start : start + rows]  # slicing first converts only these rows
-                yield {name: _values(part, hdus[index], name, known[name]) for name in names}
+                stop = min(start + rows, num_rows)
+                part = hdus[index].data[start:stop]  # slicing first converts only these rows
+                yield {
+                    name: read_cube(hdus, cubes[name], start, stop)
+                    if name in cubes
+                    else _values(part, hdus[index], name, known[name])
+                    for name in names
+                }
 
     suffix = next(s for s in (".fits.gz", ".fit.gz", ".fits", ".fit", "") if path.lower().endswith(s))
     return Source(partition_name(path, suffix), path, "fits", known, num_rows, chunks)
-
-
-@contextmanager
-def _open(path: str, **options: Any) -> Iterator[HDUList]:
-    """HDUs of a file that is opened here, because astropy leaves it open where it gives up on what is in it."""
-    from astropy.io import fits
-
-    memmap = not path.lower().endswith(".gz")
-    with open(path, "rb") as stream, fits.open(stream, memmap=memmap, **options) as hdus:
-        yield hdus
-
-
-def _check_lengths(hdus: HDUList, path: str) -> None:
-    """Compare what every header announces with the bytes that are there (gzip has its own check)."""
-    if path.lower().endswith(".gz"):
-        return
-    size = os.path.getsize(path)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "File may have been truncated")  # said better below
-        hdus.readall()
-    for index, hdu in enumerate(hdus):
-        info = hdu.fileinfo()
-        end = info["datLoc"] + info["datSpan"]
-        if end > size:
-            raise DataError(
-                "this FITS file is cut short",
-                where=f"{path}, HDU {index} ({hdu.name or 'unnamed'})",
-                expected=f"{end} bytes up to the end of this HDU",
-                got=f"{size} bytes",
-                fix="fetch or write it again",
-            )
-
-
-def _check_sums(path: str) -> None:
-    """Verify all checksums; astropy only warns of those that fail."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        with _open(path, checksum=True) as hdus:
-            hdus.readall()
-    failed = [str(w.message).strip() for w in caught if "verification failed" in str(w.message)]
-    if failed:
-        raise DataError(
-            "this FITS file does not match its checksums",
-            where=path,
-            expected="the bytes that were written",
-            got="; ".join(failed),
-            fix="it has changed since it was written: fetch it again",
-        )
 
 
 def _first_table(hdus: HDUList, path: str) -> int:
@@ -115,7 +78,8 @@ def _first_table(hdus: HDUList, path: str) -> int:
         if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not isinstance(hdu, fits.CompImageHDU):
             return index
     found = [f"{hdu.name or 'unnamed'} ({type(hdu).__name__})" for hdu in hdus]
-    raise DataError("this FITS file holds no table", where=path, expected="a table HDU", got=found, fix="store a table")
+    fix = "store a table; of images, one beside them that has their rows, or a directory of one file an object"
+    raise DataError("this FITS file holds no table", where=path, expected="a table HDU", got=found, fix=fix)
 
 
 def _column(hdu: BinTableHDU, name: str) -> Column:

@@ -1,12 +1,14 @@
 """NumPy ``.npz`` archives, streamed member by member without ever unpickling.
 
-Three layouts are understood:
+Four layouts are understood:
 
 * *columns*: arrays of one length under the columns' names;
 * *matrix*: ``x`` or ``X`` (N, D), with optional ``feature_names`` (D,), ``y``, and ``id``/``ids``/``oid``.
   The matrix becomes D scalar columns (``f0`` ... where no names are given), ``y`` becomes ``label``, the ids
   ``object_id``; other arrays of N rows keep their names. An ``x`` with more axes (images) stays one column;
-* *split*: the same with suffixes (``x_train``, ``y_train``, ``x_test``, ...): the parts follow one another,
+* *JPEG*: ``jpeg``, the bytes of N files end to end, and ``offsets`` (N + 1,), where each begins: a float32 column
+  ``image``, decoded chunk by chunk, with ``y`` and ids as for a matrix;
+* *split*: the last two with suffixes (``x_train``, ``y_train``, ``x_test``, ...): the parts follow one another,
   and a text column ``split`` says which is which.
 """
 
@@ -19,6 +21,8 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from astroad_jax.data import jpeg
+from astroad_jax.data.images import Album, Load
 from astroad_jax.data.source import (
     ROWS,
     TEXT,
@@ -35,9 +39,12 @@ from astroad_jax.data.source import (
 from astroad_jax.errors import DataError
 
 SPLITS = ("train", "valid", "val", "test")
-MATRIX = ("x", "X")
+MATRIX = ("x", "X", jpeg.BYTES)
 RENAMED = {"y": "label", "id": "object_id", "ids": "object_id", "oid": "object_id"}
 NAMES = "feature_names"
+
+
+Packs = dict[str, np.ndarray]  # member of JPEG bytes -> its offsets
 
 
 class _Header(NamedTuple):
@@ -61,10 +68,13 @@ def open_npz(path: str) -> Source:
     ------
     DataError
         Damaged archive (the CRC of every member is checked when its last row is read), a ``y`` or id array
-        whose length differs from the matrix, repeated feature names.
+        whose length differs from the matrix, repeated feature names, JPEG bytes of which nothing can be decoded.
     """
+    album = Album(path)
     with reading(path, "NPZ"):
         headers = _headers(path)
+        packs = _packs(headers, path)
+        headers = _unpacked(headers, packs, album, path)
         parts = _parts(headers, path)
         known = {name: _column(headers[member], j) for name, (member, j) in parts[0].places.items()}
         if parts[0].split:
@@ -75,10 +85,39 @@ def open_npz(path: str) -> Source:
         names = select(known, columns, path)
         with reading(path, "NPZ"), zipfile.ZipFile(path) as archive:
             for part in parts:
-                yield from _read(archive, part, names, rows)
+                yield from _read(archive, part, names, rows, packs, album)
 
     num_rows = sum(part.num_rows for part in parts)
     return Source(partition_name(path, ".npz"), path, "npz", known, num_rows, chunks)
+
+
+def _packs(headers: dict[str, _Header], path: str) -> Packs:
+    """Member of JPEG bytes -> its offsets."""
+    found = {}
+    for member, header in headers.items():
+        if member.startswith(jpeg.BYTES) and jpeg.offsets_of(member) in headers and header.dtype == np.uint8:
+            with np.load(path, allow_pickle=False) as archive:
+                offsets = archive[jpeg.offsets_of(member)]
+            found[member] = jpeg.check_offsets(offsets, header.shape[0], f"{path}, {jpeg.offsets_of(member)!r}")
+    return found
+
+
+def _unpacked(headers: dict[str, _Header], packs: Packs, album: Album, path: str) -> dict[str, _Header]:
+    """Headers as if JPEG bytes and their offsets were the array of images that they make."""
+    shape = (0, 0, 0)
+    if any(len(offsets) > 1 for offsets in packs.values()):
+        with zipfile.ZipFile(path) as archive:
+            pictures = (image for member in packs for images in _pictures(archive, member, packs, 1) for image in images)
+            shape = album.open(pictures).shape
+    made = {member: _Header((len(offsets) - 1, *shape), False, np.dtype(np.float32)) for member, offsets in packs.items()}
+    hidden = {jpeg.offsets_of(member) for member in packs}
+    return {name: made.get(name, header) for name, header in headers.items() if name not in hidden}
+
+
+def _pictures(archive: zipfile.ZipFile, member: str, packs: Packs, rows: int) -> Iterator[list[tuple[str, Load]]]:
+    with archive.open(f"{member}.npy") as stream:
+        _header(stream)
+        yield from jpeg.read_images(stream, packs[member], rows, member)
 
 
 def _header(stream: IO[bytes]) -> _Header:
@@ -100,9 +139,9 @@ def _headers(path: str) -> dict[str, _Header]:
 
 
 def _parts(headers: dict[str, _Header], path: str) -> list[_Part]:
-    if any(key in headers for key in MATRIX):
+    if _matrix(headers, ""):
         return [_matrix_part(headers, "", path)]
-    splits = [split for split in SPLITS if any(f"{key}_{split}" in headers for key in MATRIX)]
+    splits = [split for split in SPLITS if _matrix(headers, f"_{split}")]
     if splits:
         return [_matrix_part(headers, split, path) for split in splits]
     num_rows = shared_rows({name: header.shape for name, header in headers.items()})
@@ -110,10 +149,16 @@ def _parts(headers: dict[str, _Header], path: str) -> list[_Part]:
     return [_Part("", num_rows, {name: (name, None) for name in names})]
 
 
+def _matrix(headers: dict[str, _Header], suffix: str) -> str:
+    """Name of the matrix, or ``""``; bytes that have no offsets are no images."""
+    found = [key + suffix for key in MATRIX if key + suffix in headers]
+    return next((name for name in found if not name.startswith(jpeg.BYTES) or len(headers[name].shape) > 1), "")
+
+
 def _matrix_part(headers: dict[str, _Header], split: str, path: str) -> _Part:
     """Columns of one matrix and of the arrays that go with it."""
     suffix = f"_{split}" if split else ""
-    matrix = next(key + suffix for key in MATRIX if key + suffix in headers)
+    matrix = _matrix(headers, suffix)
     shape = headers[matrix].shape
     num_rows = shape[0] if shape else 0
     places = _features(matrix, headers, path)
@@ -140,7 +185,7 @@ def _matrix_part(headers: dict[str, _Header], split: str, path: str) -> _Part:
 def _features(matrix: str, headers: dict[str, _Header], path: str) -> dict[str, tuple[str, int | None]]:
     shape = headers[matrix].shape
     if len(shape) != 2:
-        return {"x": (matrix, None)}
+        return {"image" if matrix.startswith(jpeg.BYTES) else "x": (matrix, None)}
     names = [f"f{j}" for j in range(shape[1])]
     if NAMES in headers:
         with np.load(path, allow_pickle=False) as archive:
@@ -178,10 +223,17 @@ def _check_parts(parts: list[_Part], headers: dict[str, _Header], known: dict[st
             )
 
 
-def _read(archive: zipfile.ZipFile, part: _Part, names: list[str], rows: int) -> Iterator[dict[str, np.ndarray]]:
+def _read(
+    archive: zipfile.ZipFile, part: _Part, names: list[str], rows: int, packs: Packs, album: Album
+) -> Iterator[dict[str, np.ndarray]]:
     """Stream one part: its members advance in step."""
     members = list(dict.fromkeys(part.places[name][0] for name in names if name in part.places))
-    streams = {member: _member(archive, member, rows) for member in members}
+    streams = {
+        member: map(album.read, _pictures(archive, member, packs, rows))
+        if member in packs
+        else _member(archive, member, rows)
+        for member in members
+    }
     for start in range(0, part.num_rows, rows):
         blocks = {member: next(stream) for member, stream in streams.items()}
         count = min(rows, part.num_rows - start)

@@ -10,9 +10,10 @@ A value keeps the type it has in its file. The exceptions are the same everywher
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ import numpy as np
 from astroad_jax.errors import DataError, did_you_mean
 
 ROWS = 65536  # rows per chunk unless asked otherwise
+BYTES = 64 * 2**20  # of a chunk, in float32 or what is wider: images come in fewer rows
 TEXT = np.dtype("U")  # text of any width: each chunk has its own
 UNREADABLE = np.dtype("O")  # a column that is there but has no array form (ragged lists, dates, structures)
 
@@ -61,7 +63,7 @@ class Source(NamedTuple):
     path : str
         Where it comes from, as errors name it.
     format : str
-        ``parquet``, ``csv``, ``ecsv``, ``fits``, ``hdf5``, ``npz``, ``tfds`` or ``memory``.
+        ``parquet``, ``csv``, ``ecsv``, ``fits``, ``hdf5``, ``npz``, ``folder``, ``tfds`` or ``memory``.
     columns : dict of str to Column
         In file order.
     num_rows : int or None
@@ -99,6 +101,12 @@ def reading(path: str, kind: str) -> Iterator[None]:
             got=f"{type(error).__name__}: {first_line}",
             fix="it is damaged, cut short or of another format: fetch or write it again",
         ) from error
+
+
+def fitting_rows(columns: Iterable[Column], most: int = ROWS) -> int:
+    """How many rows of these columns make a chunk: at most `most` and `BYTES`, at least one."""
+    row = sum(math.prod(column.shape) * max(4, column.dtype.itemsize) for column in columns)
+    return max(1, min(most, BYTES // max(1, row)))
 
 
 def native(array: np.ndarray) -> np.ndarray:

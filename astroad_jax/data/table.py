@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from astroad_jax.data.source import ID_NAMES, ROWS, TEXT, UNREADABLE, Column, Source
+from astroad_jax.data.source import ID_NAMES, ROWS, TEXT, UNREADABLE, Column, Source, fitting_rows
 from astroad_jax.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ DEC_NAMES = (
     "target_dec",
 )
 DEC_NAMES += ("coord_dec", "_dej2000")
-LABEL_NAMES = ("label", "class", "classalerce", "alerceclass", "class_name", "spectype", "cls")
+LABEL_NAMES = ("label", "class", "classalerce", "alerceclass", "class_name", "spectype", "cls", "ans")
 MAYBE_LABEL_NAMES = ("y", "target", "type")  # a label unless it holds fractions, as a pixel coordinate y would
-ARRAY_NAMES = ("x", "image", "images", "flux", "spectrum")
+ARRAY_NAMES = ("x", "image", "images", "cutout", "cutouts", "flux", "spectrum")
 PANDAS_INDEX = "__index_level_"
 DEGREES = ("", "deg", "degree", "degrees")
 RADIANS = ("rad", "radian", "radians")
@@ -179,7 +179,7 @@ def _check_roles(source: Source, roles: Roles) -> None:
         raise DataError(
             "this table has no feature",
             where=source.path,
-            expected="numeric columns, or one array column named in data.features",
+            expected=f"numeric columns, or an array column called {', '.join(ARRAY_NAMES)}, or named in data.features",
             got={name: _type_name(column) for name, column in list(columns.items())[:20]},
             fix="set data.features",
         )
@@ -244,7 +244,7 @@ def _type_name(column: Column) -> str:
 
 
 def stream_tables(source: Source, roles: Roles, rows: int = ROWS) -> Iterator[Table]:
-    """Tables of at most `rows` rows, in file order.
+    """Tables of at most `rows` rows, in file order; of fewer where rows are large (`source.BYTES`).
 
     Raises
     ------
@@ -252,7 +252,7 @@ def stream_tables(source: Source, roles: Roles, rows: int = ROWS) -> Iterator[Ta
         Damage met while reading, a missing id, fewer or more rows than announced.
     """
     wanted = list(dict.fromkeys(name for name in (*roles[:4], *roles.features) if name))
-    start = 0
+    rows, start = fitting_rows((source.columns[name] for name in wanted), rows), 0
     for chunk in source.chunks(rows=rows, columns=wanted):
         count = len(chunk[wanted[0]])
         if source.num_rows is not None and start + count > source.num_rows:

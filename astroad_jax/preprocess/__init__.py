@@ -1,1 +1,82 @@
-"""Scaling with fitted parameters that are saved beside the model."""
+"""Scaling with fitted parameters that are saved beside the model: of feature tables and of images, behind one interface.
+
+`features` and `images` have the scalings; which of them an object needs is settled here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from astroad_jax.config import Preprocess
+from astroad_jax.errors import ConfigError
+from astroad_jax.preprocess import features, images
+from astroad_jax.preprocess import scaler as _scaler
+from astroad_jax.preprocess.scaler import FLAG_NAMES, Array, Scaler, save, unusable
+
+__all__ = ["FLAG_NAMES", "Scaler", "apply", "fit", "kind_for", "load", "save", "unusable"]
+
+
+def kind_for(config: Preprocess, shape: Sequence[int]) -> str:
+    """The scaling that objects of a shape get: as set, or under ``auto`` by their axes.
+
+    Raises
+    ------
+    ConfigError
+        A crop or a size for what are no images.
+    """
+    kind = config.scale if config.scale != "auto" else "linear" if len(shape) == 3 else "quantile"
+    if kind not in images.STRETCHES and (config.crop or config.size):
+        raise ConfigError(
+            "these objects are no images",
+            where="preprocess.crop, preprocess.size",
+            expected="objects of shape (height, width, bands)",
+            got=f"shape {tuple(shape)}",
+            fix="set both to 0",
+        )
+    return kind
+
+
+def fit(x: np.ndarray, config: Preprocess, names: Sequence[str] = ()) -> Scaler:
+    """Learn a scaling from training rows ``(N, ...)``: see `features.fit` and `images.fit`.
+
+    Raises
+    ------
+    DataError
+        Rows from which it cannot be learnt.
+    ConfigError
+        Settings that do not go with the objects' shape.
+    """
+    kind = kind_for(config, np.shape(x)[1:])
+    return _home(kind).fit(x, config.model_copy(update={"scale": kind}), names)
+
+
+def apply(scaler: Scaler, x: Array, xp: Any = np) -> tuple[Array, Array]:
+    """Scale objects: ``(N, ...)`` float32, and ``(N,)`` uint32 flags; see `features.apply` and `images.apply`.
+
+    Raises
+    ------
+    DataError
+        Objects of another shape than was fitted.
+    """
+    return _home(scaler.kind).apply(scaler, x, xp)
+
+
+def load(path: Path) -> Scaler:
+    """Read what `save` wrote.
+
+    Raises
+    ------
+    CorruptError
+        The file is missing, damaged, or something else.
+    """
+    return _scaler.load(path, lambda scaler: _home(scaler.kind).check(scaler))
+
+
+def _home(kind: str) -> ModuleType:
+    """The module that has a scaling."""
+    return images if kind in images.STRETCHES else features

@@ -1,6 +1,6 @@
 """Preprocessing of features: fitted on training rows, saved with the model, the same in NumPy and under jit.
 
-An object is a row of any shape, ``(D,)`` features or ``(H, W, C)`` pixels; its entries are the features.
+An object is a row of any shape; its entries are the features, each with statistics of its own (`images` shares them).
 `apply` treats every object by itself, so its result does not depend on the batch. Nothing is imputed unless
 the policy says so, and what cannot be used is flagged. The scalings are in `scales`.
 """
@@ -9,56 +9,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from astroad_jax import files
 from astroad_jax.config import Preprocess
-from astroad_jax.errors import CorruptError, DataError
-from astroad_jax.preprocess.scales import SCALES, Array, Params, limits, quantiles
-
-NAN_INPUT = 1
-INF_INPUT = 2
-EMPTY = 4
-CONSTANT = 8
-OUTSIDE = 64  # 16, 32 and 128 are the scoring's
-FLAG_NAMES = {
-    NAN_INPUT: "missing value (NaN) in the input",
-    INF_INPUT: "infinite value in the input, or one that overflows float32",
-    EMPTY: "no finite value in the input",
-    CONSTANT: "all values equal, so that there is no contrast to normalise",
-    OUTSIDE: "value beyond all training values, scaled as the nearest of them",
-}
+from astroad_jax.errors import DataError
+from astroad_jax.preprocess.scaler import (
+    CONSTANT,
+    EMPTY,
+    IMPUTING,
+    INF_INPUT,
+    NAN_INPUT,
+    OUTSIDE,
+    Array,
+    Params,
+    Scaler,
+    sum_flags,
+)
+from astroad_jax.preprocess.scales import SCALES, limits, quantiles
 
 # Just outside the range of the present values; the authors' code of MCDSVDD puts missing features there.
 LOWEST = -1.1
 BOUNDED = ("quantile", "minmax")
-IMPUTING = ("median", "lowest")
 BLOCK = 2**18  # entries that NumPy scales at a time: bounds the memory, and fits the caches
 FIT_BLOCK = 2**24  # entries sorted at a time
-
-
-class Scaler(NamedTuple):
-    """A fitted scaling.
-
-    To jit `apply` without baking the statistics into the program, make `params` an argument and put them
-    back: ``jax.jit(lambda params, x: apply(scaler._replace(params=params), x, jnp))``.
-
-    Attributes
-    ----------
-    kind : {"quantile", "minmax", "standard", "gcn", "none"}
-        Which scaling.
-    nan : {"flag", "median", "lowest", "error"}
-        What happens to missing values.
-    params : dict of float32 arrays
-        Statistics, each ``(rows, D)``: ``fill`` (1, D) for missing values, and those of `kind`.
-    """
-
-    kind: str
-    nan: str
-    params: Params
 
 
 def fit(x: np.ndarray, config: Preprocess, names: Sequence[str] = ()) -> Scaler:
@@ -107,7 +82,8 @@ def apply(scaler: Scaler, x: Array, xp: Any = np) -> tuple[Array, Array]:
     z : (N, ...) float32
         Scaled, with 0 in the place of everything that is not finite and not imputed.
     flags : (N,) uint32
-        Sum of `NAN_INPUT`, `INF_INPUT`, `EMPTY`, `CONSTANT` and `OUTSIDE`; `unusable` says which of them null the score.
+        Sum of `NAN_INPUT`, `INF_INPUT`, `EMPTY`, `CONSTANT` and `OUTSIDE`; `scaler.unusable` says which of them null the
+        score.
 
     Raises
     ------
@@ -122,43 +98,9 @@ def apply(scaler: Scaler, x: Array, xp: Any = np) -> tuple[Array, Array]:
     return np.concatenate([z for z, _ in parts]), np.concatenate([flags for _, flags in parts])
 
 
-def unusable(scaler: Scaler, flags: Array) -> Array:
-    """(N,) bool: which objects must get a null score.
-
-    Always one with an infinity, without any finite value, or without contrast. One with a missing value,
-    unless the policy puts something in its place (``median``, ``lowest``): then the flag only informs.
-    """
-    null = INF_INPUT | EMPTY | CONSTANT | (0 if scaler.nan in IMPUTING else NAN_INPUT)
-    return (flags & null) != 0
-
-
-def save(scaler: Scaler, path: Path) -> None:
-    """Write the scaler as one npz file, atomically; the same scaler gives the same bytes."""
-    with files.atomic(Path(path)) as tmp, open(tmp, "wb") as stream:
-        np.savez(stream, kind=np.array(scaler.kind), nan=np.array(scaler.nan), **scaler.params)
-
-
-def load(path: Path) -> Scaler:
-    """Read what `save` wrote.
-
-    Raises
-    ------
-    CorruptError
-        The file is missing, damaged, or something else.
-    """
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            params = {key: stored[key] for key in stored.files}  # reads, and so checks, every byte
-        scaler = Scaler(str(params.pop("kind")), str(params.pop("nan")), params)
-        _apply(scaler, np.zeros((1, params["fill"].shape[1])), np)
-    except Exception as error:  # a damaged archive fails in more ways than zipfile and NumPy list
-        raise CorruptError(
-            "the saved scaling cannot be read",
-            where=str(path),
-            got=f"{type(error).__name__}: {error}",
-            fix="restore the file, or train again",
-        ) from error
-    return scaler
+def check(scaler: Scaler) -> None:
+    """Scale one row of zeros; raises something where the scaler cannot be used."""
+    _apply(scaler, np.zeros((1, scaler.params["fill"].shape[1])), np)
 
 
 def _check_columns(flat: np.ndarray, policy: str, names: Sequence[str]) -> None:
@@ -257,7 +199,7 @@ def _flags(nan: Array, inf: Array, finite: Array, constant: Array, beyond: Array
         CONSTANT: constant & some,
         OUTSIDE: xp.any(finite & beyond, axis=1),
     }
-    return sum((on.astype(xp.uint32) * xp.uint32(bit) for bit, on in found.items()), start=xp.uint32(0))
+    return sum_flags(found, xp)
 
 
 def _check_width(scaler: Scaler, flat: Array) -> None:

@@ -22,10 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MAX_QUANTILES = 1000
+from astroad_jax.preprocess.scaler import Array, Params
 
-Array = Any  # of NumPy or of jax.numpy
-Params = dict[str, np.ndarray]
+MAX_QUANTILES = 1000
 
 
 class Scale(NamedTuple):
@@ -88,7 +87,7 @@ def _quantile(params: Params, x: Array, xp: Any) -> Array:
     index = _bracket(reference, x, xp)
     below = _pick(reference, index, xp)
     above = _pick(reference, xp.minimum(index + 1, last), xp)
-    position = index.astype(xp.float32) + _fraction(x, below, above, xp)
+    position = index.astype(xp.float32) + fraction(x, below, above, xp)
     between = xp.clip(position * xp.float32(2 / max(1, last)) - 1, -1, 1)
     return xp.where(x == below, _pick(levels, index, xp), between)
 
@@ -109,7 +108,7 @@ def _pick(table: Array, index: Array, xp: Any) -> Array:
     return xp.take(xp.reshape(table, -1), index * columns + xp.arange(columns)[None], mode="clip")
 
 
-def _fraction(x: Array, low: Array, high: Array, xp: Any) -> Array:
+def fraction(x: Array, low: Array, high: Array, xp: Any) -> Array:
     """(x - low) / (high - low), exact at the ends, 1/2 where they coincide; halved lest a range overflows."""
     width = high / 2 - low / 2
     return xp.where(width > 0, (x / 2 - low / 2) / xp.where(width > 0, width, 1), 0.5)
@@ -122,7 +121,7 @@ def _fit_minmax(block: np.ndarray, count: np.ndarray) -> Params:
 
 def _minmax(params: Params, x: Array, xp: Any) -> Array:
     low, high = params["low"], params["high"]
-    return xp.where(high > low, 2 * _fraction(x, low, high, xp) - 1, 0)
+    return xp.where(high > low, 2 * fraction(x, low, high, xp) - 1, 0)
 
 
 def _fit_standard(block: np.ndarray, count: np.ndarray) -> Params:

@@ -1,0 +1,103 @@
+"""HDUs of a FITS file: opened, checked for cuts and checksums, and their pixels in physical units."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from astroad_jax.errors import DataError
+
+if TYPE_CHECKING:
+    from astropy.io.fits import HDUList
+
+
+@contextmanager
+def open_hdus(path: str, **options: Any) -> Iterator[HDUList]:
+    """HDUs of a file that is opened here, because astropy leaves it open where it gives up on what is in it."""
+    from astropy.io import fits
+
+    memmap = not path.lower().endswith(".gz")
+    with open(path, "rb") as stream, fits.open(stream, memmap=memmap, **options) as hdus:
+        yield hdus
+
+
+def check_lengths(hdus: HDUList, path: str) -> None:
+    """Compare what every header announces with the bytes that are there (gzip has its own check).
+
+    Raises
+    ------
+    DataError
+        Naming HDU and bytes.
+    """
+    if path.lower().endswith(".gz"):
+        return
+    size = os.path.getsize(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "File may have been truncated")  # said better below
+        hdus.readall()
+    for index, hdu in enumerate(hdus):
+        info = hdu.fileinfo()
+        end = info["datLoc"] + info["datSpan"]
+        if end > size:
+            raise DataError(
+                "this FITS file is cut short",
+                where=f"{path}, HDU {index} ({hdu.name or 'unnamed'})",
+                expected=f"{end} bytes up to the end of this HDU",
+                got=f"{size} bytes",
+                fix="fetch or write it again",
+            )
+
+
+def check_sums(path: str) -> None:
+    """Verify all checksums; astropy only warns of those that fail.
+
+    Raises
+    ------
+    DataError
+        Naming those that do.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with open_hdus(path, checksum=True) as hdus:
+            hdus.readall()
+    failed = [str(w.message).strip() for w in caught if "verification failed" in str(w.message)]
+    if failed:
+        raise DataError(
+            "this FITS file does not match its checksums",
+            where=path,
+            expected="the bytes that were written",
+            got="; ".join(failed),
+            fix="it has changed since it was written: fetch it again",
+        )
+
+
+def is_image(hdu: Any, axes: tuple[int, ...]) -> bool:
+    """Whether an HDU is an image (compressed or not) of that many axes and at least one pixel."""
+    from astropy.io import fits
+
+    kinds = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
+    return isinstance(hdu, kinds) and len(hdu.shape) in axes and 0 not in hdu.shape
+
+
+def pixels(hdu: Any, rows: slice = slice(None)) -> np.ndarray:
+    """Pixels along the first axis, float32 in native order; stored integers are scaled, those equal to BLANK are NaN.
+
+    The HDU must come from ``open_hdus(path, do_not_scale_image_data=True)``: astropy's own scaling forgets a BLANK of 0,
+    and any BLANK of unsigned integers.
+    """
+    header, raw = hdu.header, hdu.section[rows]
+    scale, zero, blank = header.get("BSCALE", 1), header.get("BZERO", 0), header.get("BLANK")
+    missing = raw == blank if blank is not None and raw.dtype.kind in "iu" else None
+    with np.errstate(over="ignore"):  # beyond float32 becomes inf on purpose: it is flagged
+        if (scale, zero) == (1, 0):
+            values = np.array(raw, np.float32)
+        else:
+            values = (raw.astype(np.float64) * scale + zero).astype(np.float32)
+    if missing is not None:
+        values[missing] = np.nan
+    return values

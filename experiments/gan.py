@@ -1,0 +1,84 @@
+"""What the image experiments share: training in a run directory, scoring, thresholds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from astroad_jax import config, preprocess
+from astroad_jax.app.training import plan
+from astroad_jax.engine.feed import resident
+from astroad_jax.engine.rundir import open_run
+from astroad_jax.engine.score import make_embedder, make_reconstructor, make_scorer
+from astroad_jax.engine.train import fit
+from astroad_jax.errors import DataError
+from astroad_jax.methods import build, configure
+from astroad_jax.methods.augment import augmented
+from astroad_jax.types import Method, State
+
+PERCENT = (85, 90, 95)  # of the training scores: paper 002's thresholds 1, 2 and 3
+
+
+class Model(NamedTuple):
+    """A trained method."""
+
+    method: Method
+    state: State
+    metrics: list[dict[str, Any]]
+    seed: int
+
+    def score(self, x: np.ndarray, ids: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Scores and components of preprocessed images."""
+        ids = np.arange(len(x)) if ids is None else ids
+        return make_scorer(self.method, seed=self.seed, batch_size=512)(self.state, x, ids)
+
+    def embed(self, x: np.ndarray) -> np.ndarray:
+        """Embeddings ``(N, D)``."""
+        return make_embedder(self.method, batch_size=512)(self.state, x, np.arange(len(x)))["embedding"]
+
+    def rebuild(self, x: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
+        """The nearest images that the model can make: those of the scores, where the ids are those scored with."""
+        ids = np.arange(len(x)) if ids is None else ids
+        return make_reconstructor(self.method, seed=self.seed, batch_size=512)(self.state, x, ids)["reconstruction"]
+
+
+def train(
+    values: dict[str, Any], x: np.ndarray, *, epochs: int, batch_size: int, seed: int, augment: bool, out: Path
+) -> Model:
+    """Train a method on preprocessed images; a run that was stopped goes on where it was.
+
+    Parameters
+    ----------
+    values : dict
+        The method's ``name`` and hyper-parameters.
+    x : (N, S, S, C) float32
+        In [-1, 1].
+    out : Path
+        Run directory.
+    """
+    options = config.Train(seed=seed, epochs=epochs, batch_size=batch_size, remainder="drop", steps_per_call=1)
+    options = options.model_copy(update={"log_every": 20, "checkpoint_every": 200, "augment": "turn" if augment else "none"})
+    settings = config.Run(method=configure(values).model_dump(), train=options)
+    feed = resident({"x": x}, seed=seed, batch_size=batch_size, remainder="drop")
+    method = build(configure(values), plan(feed, x.shape[1:], 1, settings))
+    trained = augmented(method, x.shape[1:]) if augment else method
+    with open_run(out, settings, feed, 2) as hooks:
+        logged = {"log_every": options.log_every, "checkpoint_every": options.checkpoint_every}
+        fitted = fit(trained, feed, seed=seed, steps_per_call=1, hooks=hooks, progress=True, **logged)
+    return Model(method, fitted.state, fitted.metrics, seed)
+
+
+def scaled(scaler: preprocess.Scaler, images: np.ndarray, where: str) -> np.ndarray:
+    """Preprocessed images; what a catalogue would flag is refused here, where nothing may be left out of a count."""
+    x, flags = preprocess.apply(scaler, images)
+    bad = preprocess.unusable(scaler, flags)
+    if bad.any():
+        raise DataError("images cannot be used", where=where, expected="none damaged", got=f"{bad.sum()} of {len(x)}")
+    return np.asarray(x, np.float32)
+
+
+def thresholds(scores: np.ndarray) -> dict[int, float]:
+    """Scores below which `PERCENT` of the training images lie."""
+    return {percent: float(np.quantile(scores, percent / 100)) for percent in PERCENT}
