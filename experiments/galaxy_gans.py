@@ -132,9 +132,10 @@ def runs(settings: Settings, name: str, part: Split, seed: int, out: Path) -> It
     else:
         model = _model(settings, deep, part.train, seed, out / deep)
         if not detector:
-            held, test = model.score(part.held)["score"], model.score(part.test)
-            _figures(out / deep, model, part, test["score"], held)
-            yield from ((name if key == "score" else f"{name}: {key}", held, value) for key, value in test.items())
+            held, test = model.score(part.held), model.score(part.test)
+            _figures(out / deep, model, part, test["score"], held["score"])
+            labels = {key: name if key == "score" else f"{name}: {key}" for key in test}
+            yield from ((label, held[key], test[key]) for key, label in labels.items())
             return
         train, held, test = (model.embed(images) for images in part[:3])
     scorer = outliers.DETECTORS[detector](train, seed)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from astroad_jax.engine import search as search_engine
 from astroad_jax.engine.search import make_searcher
 from astroad_jax.types import Search
 
@@ -95,6 +96,29 @@ def test_any_number_of_objects(count):
     result = found(x[:count], ids[:count])
     whole = found(x, ids)
     same({name: values[:count] for name, values in whole.items()}, result)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 12])
+def test_few_objects_get_few_slots(count, monkeypatch):
+    x, ids = objects(12)
+    held = []
+    original = search_engine._Run.__init__
+
+    def noting(self, programs, key, state, mesh, slots, refill):
+        held.append(slots)
+        original(self, programs, key, state, mesh, slots, refill)
+
+    monkeypatch.setattr(search_engine._Run, "__init__", noting)
+    result = found(x[:count], ids[:count], slots=16)
+    assert held[-1] == {1: 1, 3: 8, 8: 8, 12: 16}[count]
+    monkeypatch.setattr(search_engine, "FEWER", ())
+    same(result, found(x[:count], ids[:count], slots=16))
+
+
+def test_slots_that_change_the_bits_are_passed_over(monkeypatch):
+    monkeypatch.setattr(search_engine, "_same_bits", lambda start, x, size, count: size != 1)
+    x, ids = objects(1)
+    same(found(x, ids, slots=16), found(x, ids))
 
 
 def test_no_iteration_at_all():
