@@ -17,6 +17,8 @@ from benchmarks import common
 TINY = {
     "train_step": ['cases=["mcdsvdd"]'],
     "score_throughput": ['cases=["autoencoder-1024"]', "batches=[1,3]", "pyod=false"],
+    "latent_search": ["size=8", "batches=[2]"],
+    "gan_step": ["size=8"],
 }
 KEYS = {"benchmark", "case", "metric", "value", "unit", "against", "ratio", "spread"}
 
@@ -94,6 +96,55 @@ def test_both_sides_have_the_same_networks(case):
     for name, theirs in zip(("encoder", "decoder"), peers.pair(found)):
         ours = jax.tree.leaves(getattr(state, name)["params"])
         assert sorted(leaf.size for leaf in ours) == sorted(values.numel() for values in theirs.parameters())
+
+
+def test_both_sides_search_alike():
+    """Same weights, same start: the lowest losses agree, and so do the generators and the critics."""
+    torch = pytest.importorskip("torch")
+    from astroad_jax.methods import latent_search, wgan_gp
+    from benchmarks import image_cases, image_peers
+
+    made = image_cases.nets(4, 16, 3, "float32", latent=6, iterations=12)
+    x, z = image_cases.galaxies(3, 16, 3), np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
+    trained = wgan_gp.trained(made.state)
+    theirs = image_peers.Searcher(made.pair, trained, made.config)
+    fake = made.pair.generator.apply(trained.generator, z)
+    with torch.no_grad():
+        np.testing.assert_allclose(theirs.generator(torch.from_numpy(z)).permute(0, 2, 3, 1), fake, atol=1e-5)
+        said = theirs.critic(torch.from_numpy(x).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(said, made.pair.critic.apply(trained.critic, x), atol=1e-5)
+    search = latent_search.latent_search(made.pair, wgan_gp.trained, made.config, lambda state, x: z[0])
+    example = {"x": x[0]}
+    carry = search.init(jax.random.key(0), made.state, example)
+    step = jax.jit(search.step)
+    for _ in range(12):
+        carry = step(made.state, example, carry)
+    assert theirs.run(x[:1], z[:1], 12)[0] == pytest.approx(float(carry.loss), rel=1e-3)
+
+
+def test_both_sides_move_the_critic_alike():
+    """One step from the same weights: the loss without the penalty's random mixing is the same."""
+    torch = pytest.importorskip("torch")
+    from benchmarks import image_cases, image_peers
+
+    made = image_cases.nets(4, 16, 1, "float32", latent=6, n_critic=2, penalty=0.0)
+    x = image_cases.galaxies(64, 16, 1)
+    trainer = image_peers.Trainer(made.pair, made.state, made.config)
+    images = torch.from_numpy(x).permute(0, 3, 1, 2)
+    losses = [float(trainer.step(images)) for _ in range(4)]
+    fake = made.pair.generator.apply(made.state.generator, np.random.default_rng(0).standard_normal((64, 6)))
+    says = lambda images: float(made.pair.critic.apply(made.state.critic, images).mean())  # noqa: E731
+    assert losses[0] == pytest.approx(says(fake) - says(x), abs=0.05)
+    assert losses[-1] < losses[0]
+
+
+def test_multiplications_of_the_papers_networks():
+    """The sizes that the throughput is held against."""
+    from benchmarks import image_cases
+
+    made = image_cases.nets(32, 64, 1, "float32")
+    expected = [image_cases.macs(net, 64, 1, 100) for net in made.pair[:2]]
+    assert [round(count / 1e6) for count in expected] == [174, 45]
 
 
 @pytest.mark.parametrize(("higher", "ratio"), [(True, 2.0), (False, 0.5)])

@@ -1,0 +1,160 @@
+"""The galaxy experiments run, keep their contract, and count what the papers count."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import common, galaxy_gans, gan, sim_vs_obs, wgan_mergers
+
+KEYS = {"dataset", "case", "method", "metric", "mean", "std", "runs", "paper"}
+
+
+def rows_of(out) -> list[dict]:
+    rows = json.loads((out / "results.json").read_text())
+    assert rows
+    assert all(set(row) == KEYS for row in rows)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def galaxies(tmp_path_factory):
+    """Labelled round and lopsided blobs, and the first as an HDF5 of images and classes."""
+    import h5py
+
+    root = tmp_path_factory.mktemp("galaxies")
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(16.0)] * 2, indexing="ij"))
+    light = np.exp(-((grid - 7.5) ** 2).sum(0) / (2 * rng.uniform(1.5, 3, (150, 1, 1)) ** 2))
+    y = (np.arange(150) >= 110).astype(np.uint8)
+    light[y == 1, 10:, 3:6] += 0.6
+    x = np.clip(220 * light[..., None] * [1, 0.8, 0.6] + rng.normal(8, 3, (150, 16, 16, 3)), 0, 255).astype(np.uint8)
+    np.savez(root / "blobs.npz", x=x, y=y)
+    with h5py.File(root / "ten.h5", "w") as file:
+        file["images"], file["ans"] = x, np.arange(150) % 10
+    return root
+
+
+@pytest.mark.slow
+def test_mergers_run(tmp_path):
+    settings = ["train_images=48", "batch_size=16", "test_images=12"]
+    wgan_mergers.main(["--smoke", "--out", str(tmp_path), *settings])
+    rows = rows_of(tmp_path)
+    assert {row["case"] for row in rows} == set(wgan_mergers.PAPER)
+    published = {(row["case"], row["metric"]): row["paper"] for row in rows}
+    assert published["pre-mergers", "flagged at 90 %"] == 0.80
+    assert published["isolated", "flagged at 95 %"] == 0.05
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert {"gallery.png", "scores_companion.png", "scores_subtle.png", "fractions.png", "training.png"} <= pictures
+    before = (tmp_path / "runs.jsonl").read_bytes()
+    wgan_mergers.main(["--smoke", "--out", str(tmp_path), *settings])  # everything is there already
+    assert (tmp_path / "runs.jsonl").read_bytes() == before
+
+
+def test_groups_are_those_of_the_papers_tables():
+    test = {
+        "kind": np.array(["isolated", "pair", "pair", "pair", "pair", "hidden_pair", "post_merger"]),
+        "flux_ratio": np.array([np.nan, 1.2, 1.7, 5.0, 1.2, 3.0, 2.0]),
+        "companion_visible": np.array([False, True, True, True, False, False, False]),
+    }
+    counts = {name: np.flatnonzero(mask).tolist() for name, mask in wgan_mergers.groups(test).items()}
+    assert counts == {
+        "isolated": [0],
+        "pre-mergers": [1, 2, 3],
+        "F < 1.5": [1],
+        "1.5 < F < 2": [2],
+        "F > 2": [3],
+        "isolated pre-mergers": [5],
+        "post-mergers": [6],
+        "isolated pre-mergers + post-mergers": [5, 6],
+    }
+
+
+def test_shares_are_counted_above_the_training_scores_thresholds():
+    calibration = np.arange(100.0)
+    scores = np.array([10.0, 86.0, 92.0, 99.0])
+    masks = {"isolated": np.array([1, 0, 0, 0], bool), "all others": np.array([0, 1, 1, 1], bool)}
+    found = wgan_mergers.measured(scores, calibration, masks)
+    assert found["all others"] == {
+        "flagged at 85 %": 1.0,
+        "flagged at 90 %": pytest.approx(2 / 3),
+        "flagged at 95 %": pytest.approx(1 / 3),
+        "auroc": 1.0,
+        "objects": 3,
+    }
+    assert list(gan.thresholds(calibration)) == [85, 90, 95]
+
+
+@pytest.mark.slow
+def test_one_class_of_galaxies_normal(galaxies, tmp_path):
+    methods = 'methods=["conv_autoencoder","conv_autoencoder/knn","pca64/isolation_forest"]'
+    settings = ["dataset=blobs", methods, "size=8", "epochs=2", "batch_size=16"]
+    galaxy_gans.main(["--data", str(galaxies), "--out", str(tmp_path), "--smoke", *settings])
+    rows = {(row["method"], row["metric"]): row for row in rows_of(tmp_path)}
+    labels = {label for label, _ in rows}
+    assert {"conv_autoencoder", "conv_autoencoder: maximum", "conv_autoencoder/knn", "pca64/isolation_forest"} <= labels
+    assert rows["pca64/isolation_forest", "prevalence"]["mean"] == pytest.approx(0.5)
+    assert rows["pca64/isolation_forest", "auroc"]["mean"] > 0.7
+    pictures = {path.name for path in tmp_path.glob("*/conv_autoencoder/*.png")}
+    assert pictures == {"roc.png", "scores.png", "gallery.png", "training.png"}
+
+
+def test_galaxy10_has_the_three_cases_and_no_other_class(galaxies):
+    settings = galaxy_gans.Settings(dataset="ten")
+    data = common.dataset("ten", galaxies)
+    assert data.x.shape == (150, 16, 16, 3)
+    cases = galaxy_gans.cases(settings, data.y)
+    assert {name: np.unique(data.y[normal]).tolist() for name, normal in cases.items()} == {
+        "E": [2, 3],
+        "S": [5, 6],
+        "S0": [8, 9],
+    }
+    labels = data.x.copy()
+    labels[:] = data.y[:, None, None, None]  # so that an image tells its class
+    part = galaxy_gans.split(settings, labels, data.y, cases["S"], seed=0)
+    assert set(part.train[:, 0, 0, 0]) | set(part.held[:, 0, 0, 0]) == {5, 6}
+    assert set(part.test[part.positive][:, 0, 0, 0]) <= {2, 3, 8, 9}
+    assert part.positive.mean() == 0.5
+    everything = galaxy_gans.split(settings.model_copy(update={"balance": False}), labels, data.y, cases["S"], seed=0)
+    assert everything.positive.sum() == 60
+
+
+def test_f1_at_a_threshold_and_at_its_best():
+    scores, positive = np.array([0.1, 0.2, 0.8, 0.3, 0.9, 0.7]), np.array([0, 0, 0, 1, 1, 1], bool)
+    found = galaxy_gans.judged(scores, held=np.linspace(0, 0.75, 76), positive=positive)
+    assert found["f1 at 5 % false alarms"] == pytest.approx(2 * 1 / (2 * 1 + 1 + 2))
+    assert found["f1 best"] == pytest.approx(6 / 7)
+    assert found["prevalence"] == 0.5
+
+
+def test_properties_of_simple_images():
+    side = np.arange(33) - 16.0
+    radius = np.hypot(*np.meshgrid(side, side))
+    disc = np.where(radius <= 8, 100.0, 0.0)
+    point = np.where(radius == 0, 100.0, 0.0)
+    half = np.where(side[None] > 0, disc, 0)
+    images = np.stack([disc, point, half])[..., None].repeat(3, -1)
+    found = sim_vs_obs.properties(images)
+    assert found["half-light radius (pixels)"][0] == pytest.approx(8 / 2**0.5, abs=0.5)
+    assert found["half-light radius (pixels)"][1] < 0.5
+    assert found["concentration"][0] == pytest.approx(5 * np.log10(2), abs=0.2)  # sqrt(0.8 / 0.2) in radius
+    assert found["asymmetry"][0] == pytest.approx(0, abs=1e-6)
+    assert found["asymmetry"][2] > 0.9
+
+
+def test_distance_of_two_samples_is_kolmogorov_smirnovs():
+    from scipy.stats import ks_2samp
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=80), rng.normal(0.4, 1.3, size=50)
+    assert sim_vs_obs.distance(a, b) == pytest.approx(ks_2samp(a, b).statistic)
+
+
+def test_images_of_a_data_set_without_labels(galaxies):
+    assert common.images("ten", galaxies).shape == (150, 16, 16, 3)
+    from astroad_jax.errors import DataError
+
+    with pytest.raises(DataError, match="no such data set"):
+        common.images("none", galaxies)
