@@ -152,8 +152,11 @@ def _train(chosen: Any, out: Path) -> None:
     source = tables.open_source(chosen.data.path, size=chosen.data.size)
     fitted = run(source, chosen, out, progress=is_primary())
     if is_primary():
-        last = {key: value for key, value in (fitted.metrics or [{}])[-1].items() if key != "stage"}
         print(f"model   {out}")
+        if not fitted.metrics:
+            print("        was trained to its end before: nothing was done")
+            return
+        last = {key: value for key, value in fitted.metrics[-1].items() if key != "stage"}
         print("last    " + "  ".join(f"{key} {value:.6g}" for key, value in last.items()))
 
 
@@ -177,6 +180,8 @@ def score(
         if not is_primary():
             return
         print(f"rows {report.rows}  scored {report.scored}  null {report.null}  quarantined {len(report.quarantined)} files")
+        if report.skipped:
+            print(f"{report.skipped} of {len(inputs)} inputs were scored before and left as they are")
         for flag, count in report.flags.items():
             print(f"flag {flag:3d}  {count} rows: {scoring.FLAG_NAMES[flag]}")
         if report.earlier:
@@ -210,7 +215,14 @@ def evaluate(
 def _split(settings: list[str]) -> tuple[Path | None, list[str]]:
     """A leading configuration file, and the overrides after it."""
     first = settings[0] if settings else ""
-    return (Path(first), settings[1:]) if first and "=" not in first else (None, settings)
+    if not first or "=" in first:
+        return None, settings
+    if not first.endswith(".toml"):
+        from astroad_jax.errors import ConfigError
+
+        fix = f"a table is given as --data {first}; astroad inspect writes a configuration for it"
+        raise ConfigError("this is no configuration", where=first, expected="a TOML file, or KEY=VALUE", fix=fix)
+    return Path(first), settings[1:]
 
 
 def _show(found: Any) -> None:
@@ -224,6 +236,8 @@ def _show(found: Any) -> None:
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, list):
         return " to ".join(_number(item) for item in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -240,6 +254,7 @@ def _table_report(found: dict[str, Any]) -> str:
         "  ".join(f"{name}: {roles[name] or '-'}" for name in ("id", "ra", "dec", "label")),
         "  ".join(f"{name} {count}" for name, count in counts.items()),
         *(["labels: " + ", ".join(f"{name or '(none)'} {count}" for name, count in labels.items())] if labels else []),
+        *([] if roles["id"] else ["no column is known to hold ids: objects get row numbers, unless data.id names one"]),
         *([f"left out: {', '.join(f'{n} ({t})' for n, t in found['left_out'].items())}"] if found["left_out"] else []),
         *table(found["columns"]).splitlines(),
         "",

@@ -147,7 +147,16 @@ def _explain(model: type[BaseModel], item: Any) -> str:
         return f"{key} = {item['input']!r}: {item['msg'].lower()}"
     for part in item["loc"][:-1]:
         model = model.model_fields[part].annotation  # type: ignore[assignment]
+    if len(item["loc"]) == 1 and (home := _home(model, key)):
+        return f"unknown key {key!r}, did you mean {home!r}?"
     return f"unknown key {key!r}, {did_you_mean(str(item['loc'][-1]), model.model_fields)}"
+
+
+def _home(model: type[BaseModel], key: str) -> str:
+    """The table of a model that has a key of this name, as ``table.key``; empty where none has."""
+    tables = {name: field.annotation for name, field in model.model_fields.items()}
+    found = (f"{name}.{key}" for name, table in tables.items() if key in getattr(table, "model_fields", {}))
+    return next(found, "")
 
 
 def override(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

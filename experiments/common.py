@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ from astroad_jax import files
 from astroad_jax.analysis import report
 from astroad_jax.config import Data, Frozen, override, parse
 from astroad_jax.data import find_roles, open_source
-from astroad_jax.errors import DataError
+from astroad_jax.errors import AstroadError, DataError
 
 M = TypeVar("M", bound=Frozen)
 Row = dict[str, Any]
@@ -158,7 +158,7 @@ def _from_tfds(name: str, data: Path | None) -> Dataset:
                 where=f"{data or 'no --data directory given'}, then TFDS",
                 expected=f"{name}.npz there, or {name} prepared by TFDS",
                 got=str(error),
-                fix=f"give --data DIR, or run: python -c \"import tensorflow_datasets as t; t.load('{name}')\"",
+                fix="give --data DIR; where TFDS has a data set of this name, tensorflow_datasets.load prepares it",
             ) from error
         columns = list(source.chunks())
         image = next((key for key in source.columns if source.columns[key].shape), None)
@@ -229,6 +229,15 @@ def mean_row(dataset: str, method: str, metric: str, means: Sequence[float], pap
 def table(rows: list[Row]) -> str:
     """Aligned plain text of result rows."""
     return report.table(rows, ("dataset", "case", "method", "metric", "mean", "std", "runs", "paper"), digits=4)
+
+
+def guarded(main: Callable[[], None]) -> None:
+    """Run an experiment from a shell: what a user can put right is a message and an exit code, not a traceback."""
+    try:
+        main()
+    except AstroadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
 
 
 def progress(text: str) -> None:

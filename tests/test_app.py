@@ -362,3 +362,42 @@ def test_a_lone_process_joins_nothing(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     launch.join_cluster()
     assert launch.is_primary()
+
+
+def test_quickstart_of_a_numbered_table_by_a_relative_path_measures_held_out_rows(tmp_path, monkeypatch):
+    """Rows are known by their numbers within one table, whatever that is called by."""
+    columns = {name: values for name, values in runs.survey().items() if name != "object_id"}
+    runs.table(tmp_path / "survey.parquet", columns)
+    monkeypatch.chdir(tmp_path)
+    ended = runs.astroad("quickstart", "--data", "survey.parquet", "--out", "tour", *runs.TINY)
+    assert ended.code == 0, ended
+    (held,) = re.findall(r"held_out_rows +(\d+)", ended.out)
+    assert int(held) < 0.4 * len(columns["label"])
+
+
+def test_what_was_done_before_is_said(tmp_path):
+    path = runs.table(tmp_path / "survey.parquet", runs.survey())
+    train = ("train", "--data", str(path), "--out", str(tmp_path / "run"), *runs.TINY)
+    score = ("score", str(tmp_path / "run"), str(path), "--out", str(tmp_path / "scores"))
+    for command, said in ((train, "nothing was done"), (score, "1 of 1 inputs were scored before")):
+        first, again = runs.astroad(*command), runs.astroad(*command)
+        assert first.code == again.code == 0, (first, again)
+        assert said not in first.out
+        assert said in again.out
+    refused = runs.astroad("score", str(tmp_path / "run"), str(path), "--out", str(tmp_path / "run"))
+    assert refused.code == 2
+    assert "holds a run" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "survey.parquet"], "a table is given as --data survey.parquet"),
+        (["train", "--data", "survey.parquet", "epochs=2"], "did you mean 'train.epochs'?"),
+    ],
+)
+def test_what_is_put_in_the_wrong_place_is_shown_its_own(arguments, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = runs.astroad(*arguments)
+    assert ended.code == 2
+    assert said in ended.err

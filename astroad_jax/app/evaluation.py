@@ -52,23 +52,26 @@ def evaluate(model: Bundle, run: Path, scores: Path, held_out_only: bool = True)
         "held_out_rows": int((~seen).sum()),
         "calibration_rows": line.calibration_rows,
         "asked_false_alarm_rate": model.settings.score.false_alarm_rate,
-        "threshold": line.value,
-        "threshold_interval": [line.low, line.high],
-        "above_threshold": int((table["score"][~seen] > line.value).sum()),
     }
-    if not np.isfinite(line.value):
-        measures["calibration_rows_needed"] = calibrate.rows_needed(model.settings.score.false_alarm_rate)
+    drawn = bool(np.isfinite(line.value))
+    if drawn:
+        above = int((table["score"][~seen] > line.value).sum())
+        measures |= {"threshold": line.value, "false_alarm_interval": [line.low, line.high], "above_threshold": above}
+    else:  # too few calibration rows for any threshold: nothing is measured at one
+        needed = calibrate.rows_needed(model.settings.score.false_alarm_rate)
+        measures |= {"threshold": None, "calibration_rows_needed": needed}
     groups, positive = {"all": table["score"][~seen]}, anomalous(model, table)
     figures = [scores / "scores.png", _curves(run, scores)]
     judged = ~seen & (table["label"] != "") if positive is not None else seen
     if positive is not None and 0 < positive[judged].sum() < judged.sum():
         held = table["score"][judged], positive[judged]
         groups = {"inliers": held[0][~held[1]], "anomalies": held[0][held[1]]}
-        measures |= metrics.summary(*held, threshold=line.value)
+        ks = [k for k in (10, 100) if k < len(held[0])]
+        measures |= metrics.summary(*held, threshold=line.value if drawn else None, ks=ks)
         plots.roc(scores / "roc.png", {model.settings.method["name"]: held})
         figures.append(scores / "roc.png")
     rate = f"{model.settings.score.false_alarm_rate:.1%} false alarms"
-    plots.score_histogram(scores / "scores.png", groups, {rate: line.value} if np.isfinite(line.value) else {})
+    plots.score_histogram(scores / "scores.png", groups, {rate: line.value} if drawn else {})
     top = strangest(table, LISTED)
     files.write_json(scores / "evaluation.json", {"measures": _plain(measures), "strangest": _plain(top)})
     return Evaluation(measures, top, figures)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from astroad_jax import config, data
+from astroad_jax import config, data, files
 from astroad_jax.app.scoring import duplicates
 
 SHOWN = 12  # labels listed
@@ -49,9 +49,14 @@ def inspect(source: data.Source, settings: config.Data) -> dict[str, Any]:
         "duplicate_ids": len(duplicates(source, roles)),
         "roles": roles._asdict(),
         "left_out": data.left_out(source, roles),
-        "columns": [column.row(name, str(source.columns[name].dtype)) for name, column in columns.items()],
+        "columns": [column.row(name, _kind(source.columns[name])) for name, column in columns.items()],
         "labels": dict(labels.most_common()),
     }
+
+
+def _kind(column: data.Column) -> str:
+    """Type and, of an array, the shape of one row's value."""
+    return f"{column.dtype} " + "x".join(map(str, column.shape)) if column.shape else str(column.dtype)
 
 
 class _Seen:
@@ -100,7 +105,7 @@ def suggest(found: dict[str, Any], given: config.Data) -> config.Run:
     useless = tuple(column["column"] for column in found["columns"] if column["lowest"] is None)
     incomplete = found["complete_rows"] < 0.9 * found["rows"]
     return config.Run(
-        data=given.model_copy(update={"path": found["path"], **roles, "ignore": (*given.ignore, *useless)}),
+        data=given.model_copy(update={"path": files.canonical(found["path"]), **roles, "ignore": (*given.ignore, *useless)}),
         preprocess=config.Preprocess(nan="lowest" if incomplete else "flag"),
         method={"name": "mcdsvdd" if several else "deep_svdd"},
         train=config.Train(balance=several),

@@ -32,7 +32,14 @@ def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path,
     -------
     catalog.Report
         Over everything in the score directory.
+
+    Raises
+    ------
+    DataError
+        The score directory is a run directory.
     """
+    if (Path(out) / "checkpoints").exists():
+        raise DataError("this directory holds a run", where=str(out), fix="choose another for the scores (--out)")
     scorer = model.scorer()
     partitions = [_partition(model, source) for source in sources]
     p_value = model.p_value
@@ -51,7 +58,8 @@ def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path,
 def _partition(model: Bundle, source: data.Source | str | Path) -> catalog.Partition:
     """Name an input without opening it: what is wrong with it then concerns its partition alone."""
     if isinstance(source, data.Source):
-        return catalog.Partition(source.name, source.path, lambda: _chunks(model, source), _stamp(source.path))
+        path = files.canonical(source.path)
+        return catalog.Partition(source.name, path, lambda: _chunks(model, source), _stamp(path))
     path, name = files.canonical(source), data.partition_of(source)
     size = model.settings.data.size if Path(path).is_dir() else 0
     return catalog.Partition(name, path, lambda: _chunks(model, data.open_source(path, size=size)), _stamp(path))
@@ -94,6 +102,7 @@ def roles_for(model: Bundle, source: data.Source) -> data.Roles:
         Features that are missing or not numeric, or the run's id column where there is none else.
     """
     own = model.settings.data
+    _check_features(model, source)
     names = {role: getattr(own, role) for role in ("id", "ra", "dec", "label")}
     kept = {role: name if name in source.columns else "" for role, name in names.items()}
     wanted = own.model_copy(update={**kept, "features": model.schema.features})
@@ -106,9 +115,24 @@ def roles_for(model: Bundle, source: data.Source) -> data.Roles:
             got=", ".join(list(source.columns)[:20]),
             fix="name the column that holds them: data.id=COLUMN",
         )
+    if own.id and roles.id != own.id:
+        log.warning("%s has no column %r: its ids are taken from %r", source.path, own.id, roles.id)
     if not roles.id:
         log.warning("%s has no id column (data.id=COLUMN names one): its objects are numbered by row", source.path)
     return roles
+
+
+def _check_features(model: Bundle, source: data.Source) -> None:
+    """Refuse a table that lacks what the model was trained on."""
+    missing = [name for name in model.schema.features if name not in source.columns]
+    if missing:
+        raise DataError(
+            "this table lacks features of the model",
+            where=source.path,
+            expected=", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else ""),
+            got=", ".join(list(source.columns)[:20]),
+            fix="rename or add these columns in the table: the model was trained on them",
+        )
 
 
 def _chunks(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:

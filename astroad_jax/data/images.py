@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -113,16 +114,21 @@ class Album:
             raise DataError("these images have changed since they were opened", where=self.where, got=got) from error
 
     def _warn(self, name: str, error: Exception) -> None:
-        if name not in self.named:
-            self.named.add(name)
+        if name in self.named:
+            return
+        self.named.add(name)
+        if len(self.named) <= SHOWN:
             log.warning("%s: image %s cannot be used, and gets no score: %s", self.where, name, _reason(error))
+        elif len(self.named) == SHOWN + 1:
+            log.warning("%s: more images cannot be used; they get no score, and are no longer named", self.where)
 
 
 def _reason(error: Exception) -> str:
     """First line of what went wrong, and for our own errors what was expected and found."""
     if isinstance(error, DataError):
         return f"{error.what} (expected {error.expected}, got {error.got})"
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    line = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {re.sub(r' <_io[^>]*>', '', line)}"
 
 
 def resized(image: np.ndarray, size: int) -> np.ndarray:

@@ -65,6 +65,6 @@ def build(config: Frozen, plan: Plan) -> Method:
             where="method.name",
             expected="at least 2 classes among the training rows",
             got=plan.num_classes,
-            fix="name the label column (data.label), or use method.name = deep_svdd",
+            fix="name the label column (data.label); where data.anomalies leaves but one class, use method.name = deep_svdd",
         )
     return found.build(config, plan)
