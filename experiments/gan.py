@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from astroad_jax import config, preprocess
+from astroad_jax import config, files, preprocess
 from astroad_jax.app.training import plan
 from astroad_jax.engine.feed import resident
 from astroad_jax.engine.rundir import open_run
@@ -67,7 +70,13 @@ def train(
     with open_run(out, settings, feed, 2) as hooks:
         logged = {"log_every": options.log_every, "checkpoint_every": options.checkpoint_every}
         fitted = fit(trained, feed, seed=seed, steps_per_call=1, hooks=hooks, progress=True, **logged)
-    return Model(method, fitted.state, fitted.metrics, seed)
+    return Model(method, fitted.state, files.read_lines(out / "metrics.jsonl"), seed)
+
+
+def place(out: Path, label: str, settings: config.Frozen, keys: Sequence[str], seed: int) -> Path:
+    """Directory of one run and its figures: another one where any of the settings that matter is another."""
+    chosen = json.dumps({key: json.loads(settings.model_dump_json())[key] for key in keys}, sort_keys=True)
+    return out / f"{label}_{hashlib.sha256(chosen.encode()).hexdigest()[:8]}_{seed}"
 
 
 def scaled(scaler: preprocess.Scaler, images: np.ndarray, where: str) -> np.ndarray:

@@ -46,10 +46,11 @@ def test_mergers_run(tmp_path):
     published = {(row["case"], row["metric"]): row["paper"] for row in rows}
     assert published["pre-mergers", "flagged at 90 %"] == 0.80
     assert published["isolated", "flagged at 95 %"] == 0.05
-    pictures = {path.name for path in tmp_path.glob("*.png")}
+    pictures = {path.name for path in tmp_path.glob("*/*.png")}
     assert {"gallery.png", "scores_companion.png", "scores_subtle.png", "fractions.png", "training.png"} <= pictures
     before = (tmp_path / "runs.jsonl").read_bytes()
-    wgan_mergers.main(["--smoke", "--out", str(tmp_path), *settings])  # everything is there already
+    (tmp_path / "runs.jsonl").unlink()  # as if it had been stopped between training and the end
+    wgan_mergers.main(["--smoke", "--out", str(tmp_path), *settings])
     assert (tmp_path / "runs.jsonl").read_bytes() == before
 
 
@@ -97,7 +98,7 @@ def test_one_class_of_galaxies_normal(galaxies, tmp_path):
     assert {"conv_autoencoder", "conv_autoencoder: maximum", "conv_autoencoder/knn", "pca64/isolation_forest"} <= labels
     assert rows["pca64/isolation_forest", "prevalence"]["mean"] == pytest.approx(0.5)
     assert rows["pca64/isolation_forest", "auroc"]["mean"] > 0.7
-    pictures = {path.name for path in tmp_path.glob("*/conv_autoencoder/*.png")}
+    pictures = {path.name for path in tmp_path.glob("*/*/*.png")}
     assert pictures == {"roc.png", "scores.png", "gallery.png", "training.png"}
 
 
@@ -126,6 +127,7 @@ def test_f1_at_a_threshold_and_at_its_best():
     found = galaxy_gans.judged(scores, held=np.linspace(0, 0.75, 76), positive=positive)
     assert found["f1 at 5 % false alarms"] == pytest.approx(2 * 1 / (2 * 1 + 1 + 2))
     assert found["f1 best"] == pytest.approx(6 / 7)
+    assert galaxy_gans.best_f1(np.array([3.0, 1.0, 1.0]), np.array([0, 1, 1], bool)) == pytest.approx(0.8)
     assert found["prevalence"] == 0.5
 
 
@@ -158,3 +160,25 @@ def test_images_of_a_data_set_without_labels(galaxies):
 
     with pytest.raises(DataError, match="no such data set"):
         common.images("none", galaxies)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [('cases=["SO"]', "SO"), ('methods=["pca64"]', "pca64"), ('methods=["gan"]', "gan"), ('methods=["fanogan/nn"]', "nn")],
+)
+def test_settings_that_cannot_be_are_refused_first(galaxies, tmp_path, setting, named):
+    from astroad_jax.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=named):
+        galaxy_gans.main(["--data", str(galaxies), "--out", str(tmp_path), "dataset=blobs", setting])
+
+
+def test_another_setting_is_another_directory(tmp_path):
+    base = wgan_mergers.Settings()
+    keys = ("model", "epochs")
+    places = {
+        gan.place(tmp_path, "wgan_gp", base.model_copy(update=change), keys, seed)
+        for change in ({}, {"epochs": 3}, {"jobs": 5})
+        for seed in (0, 1)
+    }
+    assert len(places) == 4  # the number of processes changes no result

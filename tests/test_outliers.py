@@ -157,3 +157,25 @@ def test_pca_is_the_residual_of_the_svd(components):
     centred = rows - x.mean(0)
     expected = ((centred - centred @ axes[:keep].T @ axes[:keep]) ** 2).sum(1)
     np.testing.assert_allclose(outliers.pca(x, 0, components=components)(rows), expected, rtol=1e-9)
+
+
+def test_knn_is_the_mean_distance_to_the_nearest():
+    x = np.array([[0.0], [1.0], [3.0], [10.0]])
+    np.testing.assert_allclose(outliers.knn(x, 0, k=2)(np.array([[0.5], [10.0]])), [0.5, 3.5])
+
+
+@pytest.mark.parametrize(("rows", "rank"), [(40, 64), (300, 5)])
+def test_whitening_has_unit_variance_and_no_noise_for_components(rows, rank):
+    rng = np.random.default_rng(0)
+    basis = rng.normal(size=(rank, 100))
+    x, new = (rng.normal(size=(count, rank)) @ basis for count in (rows, 500))
+    project = outliers.whitening(x, 0, 64)
+    z = project(x)
+    assert z.shape[1] == min(rank, rows - 1, 64)
+    np.testing.assert_allclose(z.std(0, ddof=1), 1, rtol=1e-3)
+    assert project(new).std() < 30
+
+
+def test_whitening_of_rows_all_alike():
+    with pytest.raises(DataError, match="all alike"):
+        outliers.whitening(np.full((20, 4), 0.1), 0, 2)

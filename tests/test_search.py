@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from astroad_jax.engine import search as search_engine
+from astroad_jax.engine.ensemble import Best, keep_best
 from astroad_jax.engine.search import make_searcher
-from astroad_jax.types import Search
+from astroad_jax.errors import DataError
+from astroad_jax.types import Method, Search
 
 STEPS = 60
 
@@ -126,3 +128,31 @@ def test_no_iteration_at_all():
     result = make_searcher(toy(0), slots=2)(jnp.float32(0.0), x, ids)
     np.testing.assert_allclose(result["score"], (x**2).sum(1), rtol=1e-6)
     assert not result["iterations"].any()
+
+
+@pytest.mark.parametrize("options", [{"slots": 0}, {"steps_per_call": 0}, {"refill": 1.5}, {"refill": -0.1}])
+def test_options_that_would_never_end_are_refused(options):
+    with pytest.raises(ValueError, match="slots"):
+        make_searcher(toy(), **options)
+
+
+def test_objects_without_ids_of_their_own():
+    x, ids = objects(4)
+    with pytest.raises(DataError, match="differ in number"):
+        found(x, ids[:3])
+
+
+def test_a_state_that_shows_no_difference_decides_nothing():
+    x, ids = objects(2)
+    searcher = make_searcher(toy(), slots=16, steps_per_call=4)
+    assert np.isnan(searcher(jnp.float32(np.nan), x, ids)["score"]).all()
+    same(searcher(jnp.float32(2.0), x, ids), found(x, ids))
+
+
+def test_a_search_scores_with_the_best_state():
+    x, ids = objects(3)
+    plain = toy()
+    method = Method((), plain, lambda state, example: example["x"])
+    kept = Best(jnp.float32(9.0), jnp.float32(2.0), *[jnp.zeros(())] * 3)
+    best = make_searcher(keep_best(method, 1).score, slots=8, steps_per_call=4)(kept, x, ids)
+    same(best, found(x, ids))

@@ -240,7 +240,7 @@ def whitening(x: np.ndarray, seed: int, components: int) -> Callable[[np.ndarray
     seed : int
         Of the randomised decomposition, which keeps wide images affordable.
     components : int
-        How many (no more than rows and columns).
+        How many at most: those that carry no variance but rounding are left out.
 
     Returns
     -------
@@ -249,13 +249,19 @@ def whitening(x: np.ndarray, seed: int, components: int) -> Callable[[np.ndarray
     Raises
     ------
     DataError
-        Training rows that are not finite, or fewer than two.
+        Training rows that are not finite, fewer than two, or all alike.
     """
     from sklearn.decomposition import PCA
 
-    x = _training_rows(x).astype(np.float32)
-    plane = PCA(min(components, *x.shape), whiten=True, svd_solver="randomized", random_state=seed).fit(x)
-    return lambda rows: plane.transform(np.asarray(rows, np.float32)).astype(np.float64)
+    x = np.asarray(x, np.float32)
+    _check_rows(x)
+    if np.ptp(x, axis=0).max() == 0:
+        raise DataError("the training rows are all alike, so they have no principal components")
+    most = min(components, len(x) - 1, x.shape[1])
+    plane = PCA(most, svd_solver="randomized", random_state=seed).fit(x)
+    kept = plane.singular_values_ > 1e-5 * plane.singular_values_[0]
+    scale = np.sqrt(plane.explained_variance_[kept])
+    return lambda rows: plane.transform(np.asarray(rows, np.float32))[:, kept].astype(np.float64) / scale
 
 
 DETECTORS: dict[str, Detector] = {
@@ -272,12 +278,16 @@ DETECTORS: dict[str, Detector] = {
 def _training_rows(x: np.ndarray) -> np.ndarray:
     """Training rows as float64, or why they cannot be used."""
     x = np.asarray(x, np.float64)
+    _check_rows(x)
+    return x
+
+
+def _check_rows(x: np.ndarray) -> None:
     if x.ndim != 2 or len(x) < 2 or x.shape[1] == 0:
         raise DataError("a detector needs vectors to learn from", expected="(N, D), N >= 2", got=f"shape {x.shape}")
     bad = int((~np.isfinite(x).all(axis=1)).sum())
     if bad:
         raise DataError("training rows that are not finite", got=f"{bad} of {len(x)} rows", fix="leave them out")
-    return x
 
 
 def _subset(x: np.ndarray, seed: int, max_rows: int | None) -> np.ndarray:

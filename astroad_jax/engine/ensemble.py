@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from astroad_jax.types import Batch, Example, Key, Method, Metrics, Scores, Stage, State
+from astroad_jax.types import Batch, Example, Key, Method, Metrics, Scores, Search, Stage, State
 
 
 def stack(method: Method) -> Method:
@@ -90,11 +90,24 @@ def keep_best(method: Method, every: int) -> Method:
 
     return method._replace(
         stages=tuple(selecting(stage) for stage in method.stages),
-        score=lambda key, state, example: method.score(key, best_of(state), example),
+        score=_score_of_best(method.score),
         embed=lambda state, example: method.embed(best_of(state), example),
         reconstruct=None
         if method.reconstruct is None
         else lambda key, state, example: method.reconstruct(key, best_of(state), example),
+    )
+
+
+def _score_of_best(score: Any) -> Any:
+    """A score, or a search for one, that looks at the best state."""
+    if not isinstance(score, Search):
+        return lambda key, state, example: score(key, best_of(state), example)
+    again = score.rebuild
+    return score._replace(
+        init=lambda key, state, example: score.init(key, best_of(state), example),
+        step=lambda state, example, carry: score.step(best_of(state), example, carry),
+        finish=lambda state, example, carry: score.finish(best_of(state), example, carry),
+        rebuild=None if again is None else lambda state, example, carry: again(best_of(state), example, carry),
     )
 
 

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from astroad_jax.engine import sharding
 from astroad_jax.engine.ids import id_bits
+from astroad_jax.errors import DataError
 from astroad_jax.types import Key, Search, State
 
 Scored = dict[str, np.ndarray]
@@ -81,16 +82,20 @@ def make_searcher(
     Raises
     ------
     ValueError
-        `rebuild` for a search that cannot.
+        `rebuild` for a search that cannot; no slots, no steps, or a share of them that is none.
     """
     if rebuild and search.rebuild is None:
         raise ValueError("this search does not rebuild its objects")
+    if slots < 1 or steps_per_call < 1 or not 0 <= refill <= 1:
+        raise ValueError(f"slots {slots}, steps_per_call {steps_per_call}: at least 1; refill {refill}: 0 to 1")
     mesh = mesh if mesh is not None else sharding.make_mesh(jax.local_devices())
     count = slots * mesh.size
     programs = _compiled(search, steps_per_call, mesh, rebuild)
     key, agrees = jax.random.key(seed), {}
 
     def run(state: State, x: np.ndarray, ids: np.ndarray) -> Scored:
+        if len(ids) != len(x):
+            raise DataError("objects and ids differ in number", expected=f"{len(x)} ids", got=len(ids))
         state = sharding.place_state(mesh, state)
         start = partial(_Run, programs, key, state, mesh)
         size = _slots_for(start, agrees, x, count, mesh.size)
@@ -107,18 +112,27 @@ def _slots_for(start: Callable[..., _Run], agrees: dict[tuple, bool], x: np.ndar
             continue
         kind = (size, x.shape[1:], x.dtype.str)
         if kind not in agrees:
-            agrees[kind] = _same_bits(start, x, size, count)
+            found = _same_bits(start, x, size, count)
+            if found is None:
+                return count
+            agrees[kind] = found
         if agrees[kind]:
             return size
     return count
 
 
-def _same_bits(start: Callable[..., _Run], x: np.ndarray, size: int, count: int) -> bool:
-    """Whether a program of `size` slots does to random objects what that of `count` slots does, in one call."""
+def _same_bits(start: Callable[..., _Run], x: np.ndarray, size: int, count: int) -> bool | None:
+    """Whether a program of `size` slots does to random objects what that of `count` slots does, in one call.
+
+    None where this state's outputs can show no difference, being not finite or all alike.
+    """
     rng = np.random.default_rng(0)
     trial = rng.uniform(-1, 1, (count, *x.shape[1:])).astype(x.dtype)
     bits = rng.integers(0, 2**32, (count, 2), dtype=np.uint32)
-    many, few = start(count, 1).one_call(trial, bits), start(size, 1).one_call(trial[:size], bits[:size])
+    many = start(count, 1).one_call(trial, bits)
+    if not all(np.isfinite(values).all() for values in many.values()) or not any(map(np.ptp, many.values())):
+        return None
+    few = start(size, 1).one_call(trial[:size], bits[:size])
     return all(few[name].tobytes() == values[:size].tobytes() for name, values in many.items())
 
 

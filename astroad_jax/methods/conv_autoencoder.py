@@ -1,13 +1,14 @@
 """Convolutional autoencoder for images: strange is what cannot be rebuilt, by several statistics of the residual.
 
 The residual autoencoder of Storey-Fisher et al. 2021 (AD-HSC), with the statistics that "Anomaly detection in galaxy images"
-(section 2) names. Which of those of r = x - G(E(x)) is the score is the user's choice:
+(section 1.2.1) names. There the residuals are those of a generator, or of a fit; here of the autoencoder itself. Which of
+those of r = x - G(E(x)) is the score is the user's choice:
 
 - ``mse``: mean of squares;
 - ``mad``: median of |r - median(r)|, which a few bright pixels do not move;
-- ``skewness``: third central moment over the standard deviation's cube, which flux that is missing from the reconstruction
-  makes positive;
-- ``maximum``: largest |r|, which one compact source decides.
+- ``skewness``: third central moment over the standard deviation's cube, positive where flux is missing from the
+  reconstruction. The text finds high and low ones odd, so the score is its size;
+- ``maximum``: largest |r|, which one compact source decides (the text's is the brightest pixel's).
 
 All four are in every catalogue; `Config.statistic` says which is ``score``.
 """
@@ -47,15 +48,16 @@ class Config(Frozen):
 
 
 def residual_statistics(residual: jax.Array) -> Scores:
-    """Statistics of one residual, of any shape; a constant one has skewness 0."""
+    """Statistics of one residual, of any shape; one that is constant but for rounding has skewness 0."""
     r = residual.reshape(-1)
     centred = r - jnp.mean(r)
     variance = jnp.mean(centred**2)
-    cube = jnp.where(variance > 0, variance, 1.0) ** 1.5
+    constant = variance <= 1e-10 * jnp.mean(r**2)
+    standard = centred * jax.lax.rsqrt(jnp.where(constant, 1.0, variance))
     return {
         "mse": jnp.mean(r**2),
         "mad": jnp.median(jnp.abs(r - jnp.median(r))),
-        "skewness": jnp.where(variance > 0, jnp.mean(centred**3) / cube, 0.0),
+        "skewness": jnp.where(constant, 0.0, jnp.mean(standard**3)),
         "maximum": jnp.max(jnp.abs(r)),
     }
 
@@ -79,7 +81,7 @@ def conv_autoencoder(
 
     def score(key: Key, state: State, example: Example) -> Scores:
         found = residual_statistics(example["x"] - plain.reconstruct(key, state, example))
-        return {"score": found[statistic], **found}
+        return {"score": jnp.abs(found[statistic]), **found}
 
     return plain._replace(score=score)
 

@@ -6,8 +6,11 @@ Margalef-Bentabol et al. 2020, section 3.5, equations 6 to 9. Choices where the 
   by their number.
 - The two layers of mu: one hidden layer of `Config.mu_width` units with a leaky ReLU, and a linear one. Its input y is drawn
   once per object. Adam moves it, or z itself under ``search="latent"``, with the critic's betas.
-- The score is the lowest loss met, not the last: the last of 500 iterations of Adam wanders above it.
-- A search ends early where the lowest loss has not fallen by `tolerance` of itself for `patience` iterations; 0 never ends.
+- A search ends early where `patience` iterations have not brought the lowest loss down by `tolerance` of what it was; 0
+  never ends.
+
+Deviation: the score is the lowest loss met, where eq. 9 takes the last: the last of 500 iterations of Adam wanders above it.
+``keep="last"`` is the paper's. N iterations see the start and what N - 1 moves lead to.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import optax
 from pydantic import Field, PositiveInt
 
 from astroad_jax.config import Frozen
+from astroad_jax.errors import ConfigError
 from astroad_jax.methods.losses import descend
 from astroad_jax.nets import Variables
 from astroad_jax.types import Example, Key, Scores, Search, State
@@ -38,8 +42,9 @@ class Config(Frozen):
     search_beta1: float = Field(0.5, ge=0, lt=1)
     search_beta2: float = Field(0.9, ge=0, lt=1)
     mu_width: PositiveInt = 100
+    keep: Literal["best", "last"] = "best"
     patience: int = Field(0, ge=0)
-    tolerance: float = Field(0.0, ge=0)
+    tolerance: float = Field(0.0, ge=0, lt=1)
 
 
 class Pair(NamedTuple):
@@ -80,7 +85,8 @@ class SearchCarry(NamedTuple):
     residual: jax.Array  # () its two parts
     feature: jax.Array
     z: jax.Array  # (latent,) where it was met
-    since: jax.Array  # () int32, iterations without a fall of `tolerance`
+    mark: jax.Array  # () the lowest loss when it had last fallen by `tolerance`
+    since: jax.Array  # () int32, iterations since
 
 
 class Losses(NamedTuple):
@@ -127,7 +133,15 @@ def latent_search(
     Search
         Finishes with ``score`` (eq. 9, at the best iteration), ``residual`` (eq. 7) and ``feature`` (eq. 8); rebuilds the
         image of the best z.
+
+    Raises
+    ------
+    ConfigError
+        A `start` where mu is what is trained.
     """
+    if start is not None and config.search == "mu":
+        fix = "set method.search = latent"
+        raise ConfigError("mu starts from noise, not from a guess of z", where="method.search", got="mu", fix=fix)
     mu = Mu(config.mu_width, pair.latent) if config.search == "mu" else None
     tx = optax.adam(config.search_rate, config.search_beta1, config.search_beta2)
 
@@ -137,7 +151,7 @@ def latent_search(
         target = features(pair, trained(state), example["x"])
         noise, moved = (z[:0], z) if mu is None else (z, mu.init(key_mu, z))
         none = jnp.full((), jnp.inf)
-        return SearchCarry(noise, target, moved, tx.init(moved), none, none, none, z, jnp.zeros((), jnp.int32))
+        return SearchCarry(noise, target, moved, tx.init(moved), none, none, none, z, none, jnp.zeros((), jnp.int32))
 
     def step(state: State, example: Example, carry: SearchCarry) -> SearchCarry:
         def loss(moved: Variables) -> tuple[jax.Array, tuple[jax.Array, Losses]]:
@@ -147,22 +161,27 @@ def latent_search(
 
         gradient, (z, found) = jax.grad(loss, has_aux=True)(carry.moved)
         moved, opt = descend(tx, gradient, carry.opt, carry.moved)
-        fell = found.total < carry.loss * (1.0 - config.tolerance)
         best = (carry.loss, carry.residual, carry.feature, carry.z)
-        better = found.total < carry.loss
+        # An object that has no finite loss to begin with has no score; a search that leaves the finite keeps its best.
+        hopeless = jnp.isinf(carry.loss) & ~jnp.isfinite(found.total)
+        better = (found.total < carry.loss) | (config.keep == "last") | hopeless
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (*found, z), best)
-        since = jnp.where(fell | jnp.isinf(carry.loss), 0, carry.since + 1)
-        return SearchCarry(carry.noise, carry.features, moved, opt, *best, since)
+        fell = jnp.isinf(carry.mark) | (best[0] < carry.mark * (1.0 - config.tolerance))
+        mark, since = jnp.where(fell, best[0], carry.mark), jnp.where(fell, 0, carry.since + 1)
+        return SearchCarry(carry.noise, carry.features, moved, opt, *best, mark, since)
 
     def finish(state: State, example: Example, carry: SearchCarry) -> Scores:
         del state, example
-        return {"score": carry.loss, "residual": carry.residual, "feature": carry.feature}
+        score = jnp.where(jnp.isfinite(carry.loss), carry.loss, jnp.nan)
+        return {"score": score, "residual": carry.residual, "feature": carry.feature}
 
     def rebuild(state: State, example: Example, carry: SearchCarry) -> jax.Array:
         del example
-        return pair.generator.apply(trained(state).generator, carry.z[None])[0]
+        found = pair.generator.apply(trained(state).generator, carry.z[None])[0]
+        return jnp.where(jnp.isfinite(carry.loss), found, jnp.nan)
 
     def done(carry: SearchCarry) -> jax.Array:
-        return carry.since >= config.patience if config.patience else jnp.zeros((), bool)
+        ended = carry.since >= config.patience if config.patience else jnp.zeros((), bool)
+        return ended | jnp.isnan(carry.loss)
 
     return Search(init, step, finish, done, config.iterations, rebuild)

@@ -110,7 +110,10 @@ def train_stage(
 
         gradient = jax.grad(loss)(state.generator["params"])
         params, opt = descend(generator_tx, gradient, state.generator_opt, state.generator["params"])
-        kept = jax.tree.map(lambda old, new: average * old + (1 - average) * new, state.average["params"], params)
+        # An average that starts from nothing: over few moves its decay is what these few can carry.
+        moves = (state.step // n_critic).astype(jnp.float32)
+        decay = jnp.minimum(average, (moves - 1) / (moves + 9))
+        kept = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average["params"], params)
         return state._replace(generator={"params": params}, generator_opt=opt, average={"params": kept})
 
     return Stage("wgan", init, step, num_steps, watch=collapsed)
