@@ -62,14 +62,14 @@ def measured(settings: Settings, batch: int) -> list[Row]:
         from benchmarks import peers
 
         against = peers.name()
-    case = f"wgan_gp, {settings.width}-wide, {settings.size} pixels, batch {batch}"
+    case = f"wgan_gp, {settings.width}-wide, {settings.size} pixels, {settings.compute}, batch {batch}"
     spread = common.spread(theirs) if theirs else None
     return [row(NAME, case, "training throughput", "images/s", common.spread(mine), peer=spread, against=against)]
 
 
 def _peer(settings: Settings, made: image_cases.Nets, x: np.ndarray, batch: int):
     """A call that trains the peer on `settings.steps` steps and returns its images a second; None without torch."""
-    if not settings.peer or common.optional_torch() is None:
+    if not settings.peer or settings.compute != "float32" or common.optional_torch() is None:
         return None
     import time
 

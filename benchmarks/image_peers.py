@@ -1,6 +1,7 @@
 """The image networks in eager PyTorch, with the same weights, and what is done with them.
 
-Imported only where torch is installed. Layers come from the Linen modules' own attributes, so both sides have the same.
+Imported only where torch is installed. Float32, in PyTorch's default memory layout. Layers come from the Linen modules' own
+attributes, so both sides have the same.
 """
 
 from __future__ import annotations
@@ -144,6 +145,8 @@ class Trainer:
         self.steps += 1
         if self.steps % self.config.n_critic == 0:
             self.opts[0].zero_grad()
+            self.critic.requires_grad_(False)  # its gradients are not asked for here
             (-self.critic(self.generator(torch.randn_like(z))).mean()).backward()
             self.opts[0].step()
+            self.critic.requires_grad_(True)
         return loss.detach()

@@ -28,6 +28,13 @@ def test_gallery_needs_as_many_in_every_column(tmp_path, counts):
         galleries.gallery(tmp_path / "g.png", columns)
 
 
+def test_what_cannot_be_drawn_is_said(tmp_path):
+    with pytest.raises(DataError, match="bands"):
+        galleries.gallery(tmp_path / "g.png", {"input": np.zeros((2, 4, 4))})
+    with pytest.raises(DataError, match="no property"):
+        galleries.fractions(tmp_path / "f.png", {})
+
+
 def test_fractions_per_bin():
     values = np.array([0.0, 1.0, 1.5, 2.0, 3.0, 4.0, np.nan])
     flagged = np.array([1, 0, 1, 1, 1, 0, 1], bool)

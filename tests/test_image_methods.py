@@ -9,10 +9,11 @@ import pytest
 
 from astroad_jax.engine.score import make_reconstructor, make_scorer
 from astroad_jax.engine.search import make_searcher
-from astroad_jax.engine.train import fit
+from astroad_jax.engine.train import Hooks, Saved, fit
 from astroad_jax.errors import ConfigError
 from astroad_jax.methods import configure, conv_autoencoder, fanogan, ganomaly, wgan_gp
 from astroad_jax.methods.augment import augmented, dihedral
+from astroad_jax.nets import conv2d
 from tests import toy
 
 SHAPE = toy.shape("ganomaly")
@@ -196,20 +197,56 @@ def test_augmented_training_sees_turned_images_and_resumes_the_same():
         augmented(plain, (8,))
 
 
-def test_collapse_is_reported_once(caplog):
+VARIETY = [0.1, 0.5, 0.9, 0.04, 0.03, 0.5, 0.02, 0.02, 0.02, 0.02]
+
+
+def watched(caplog, start: int, history: list[dict]) -> list[str]:
+    """What is said of a training whose variety goes as `VARIETY`, taken up at a step."""
     batches = toy.feed("wgan_gp")
     made = toy.method("wgan_gp", batches, epochs=1)
-    variety = iter([0.1, 0.5, 0.9, 0.04, 0.03, 0.5, 0.02, 0.02, 0.02, 0.02])
 
     def step(key, state, batch):
-        index = state.step
-        values = jnp.asarray(list_of)[index]
-        return state._replace(step=index + 1), {"loss": jnp.ones(()), "variety": values}
+        values = jnp.asarray(VARIETY, jnp.float32)[state.step]
+        return state._replace(step=state.step + 1), {"loss": jnp.ones(()), "variety": values}
 
-    list_of = np.array([next(variety) for _ in range(10)], np.float32)
     stage = made.stages[0]._replace(step=step)
-    fit(made._replace(stages=(stage,)), batches, log_every=1, steps_per_call=1)
-    told = [record.getMessage() for record in caplog.records if "mode collapse" in record.getMessage()]
+    example = {"x": rows(toy.BATCH), "mask": jnp.ones(toy.BATCH)}
+    state = jax.tree.map(jnp.copy, jax.jit(stage.init)(jax.random.key(0), example, None))  # no buffer twice: it is donated
+    state = state._replace(step=jnp.asarray(start, jnp.int32))
+    resume = (lambda index, abstract: Saved(0, start, state)) if start else (lambda index, abstract: None)
+    hooks = Hooks(resume=resume, history=lambda: history)
+    fit(made._replace(stages=(stage,)), batches, log_every=1, steps_per_call=1, hooks=hooks)
+    return [record.getMessage() for record in caplog.records if "mode collapse" in record.getMessage()]
+
+
+def test_collapse_is_reported_once(caplog):
+    told = watched(caplog, 0, [])
     assert len(told) == 2
     assert "step 4" in told[0]
     assert "step 7" in told[1]
+
+
+def test_collapse_is_known_after_a_resumed_run_by_what_was_before(caplog):
+    history = [{"stage": "wgan", "variety": value} for value in VARIETY[:3]]
+    assert len(watched(caplog, 3, history)) == 2
+
+
+def test_a_discriminator_that_has_won_is_reported():
+    assert not ganomaly.overcome([{"critic": 0.3}])
+    assert "discriminator" in ganomaly.overcome([{"critic": 0.3}, {"critic": 1e-7}])
+
+
+def test_a_generator_that_would_never_move_is_refused():
+    with pytest.raises(ConfigError, match="never move"):
+        toy.build(configure({**toy.VARIANTS["wgan_gp"], "n_critic": 99}), toy.plan("wgan_gp", toy.feed("wgan_gp"), 1))
+
+
+def test_bias_gradients_are_summed_in_float32():
+    """32 x 64 x 64 numbers of one sign: a bfloat16 sum would stop at 256 of them."""
+    layer = conv2d.Conv(2, dtype=jnp.bfloat16)
+    x = jnp.ones((8, 32, 32, 1))
+    params = layer.init(jax.random.key(0), x)
+    gradient = jax.grad(lambda p: layer.apply(p, x).astype(jnp.float32).sum())(params)
+    np.testing.assert_allclose(gradient["params"]["bias"], x.size, rtol=1e-3)
+    with pytest.raises(ValueError, match="odd kernel"):
+        conv2d.Conv(2, size=4).init(jax.random.key(0), x)

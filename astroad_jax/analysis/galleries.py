@@ -31,7 +31,7 @@ def gallery(
     captions : sequence of str
         One an object, beside its row.
     signed : sequence of str
-        Columns of differences, drawn around 0, the bands' mean.
+        Columns of differences, drawn around 0, the bands' mean; beyond -1 and 1 the colour is that of -1 and 1.
 
     Raises
     ------
@@ -41,6 +41,9 @@ def gallery(
     counts = {name: len(images) for name, images in columns.items()}
     if len(set(counts.values())) != 1 or not next(iter(counts.values())):
         raise DataError("a gallery needs as many images in every column, one at least", got=counts)
+    shapes = {name: np.shape(images) for name, images in columns.items()}
+    if any(len(shape) != 4 for shape in shapes.values()):
+        raise DataError("a gallery needs images with bands", expected="(N, H, W, C)", got=shapes)
     from matplotlib.figure import Figure
 
     rows, wide = next(iter(counts.values())), len(columns)
@@ -96,7 +99,14 @@ def fractions(
     ----------
     properties : dict of property -> dict of group -> (values (N,), flagged (N,) bool)
         Objects whose value is not finite take no part. Bins hold equal numbers of all objects together.
+
+    Raises
+    ------
+    DataError
+        No property.
     """
+    if not properties:
+        raise DataError("there is no property to draw", expected="at least one")
     figure, axes_of = panels(len(properties), width=4.4, height=3.4)
     for axes, (name, groups) in zip(axes_of, properties.items()):
         everything = np.concatenate([values[np.isfinite(values)] for values, _ in groups.values()])

@@ -38,5 +38,5 @@ def tsne(x: np.ndarray, seed: int, *, perplexity: float = 30.0, components: int 
         fix = "give more objects, or a lower perplexity"
         raise DataError("too few objects for a map", expected=f"more than {3 * perplexity:g}", got=len(x), fix=fix)
     if x.shape[1] > components:
-        x = PCA(components, random_state=seed).fit_transform(x)
+        x = PCA(min(components, len(x)), random_state=seed).fit_transform(x)
     return TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed).fit_transform(x)

@@ -129,7 +129,7 @@ def _check_features(model: Bundle, source: data.Source) -> None:
         raise DataError(
             "this table lacks features of the model",
             where=source.path,
-            expected=", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else ""),
+            expected=", ".join(map(repr, missing[:20])) + (f" and {len(missing) - 20} more" if len(missing) > 20 else ""),
             got=", ".join(list(source.columns)[:20]),
             fix="rename or add these columns in the table: the model was trained on them",
         )

@@ -140,7 +140,8 @@ def _hooks(directory: Path, found: Any, keep: int, stop: threading.Event, primar
         return Saved(stage, note["position"]["step"], checkpoint.restore(path, abstract))
 
     at = found[1]["position"]["stage"] if found else 0
-    return Hooks(on_metrics, on_checkpoint, resume, at, _agreed(stop))
+    history = files.read_lines(metrics) if primary and found else []
+    return Hooks(on_metrics, on_checkpoint, resume, at, _agreed(stop), lambda: history)
 
 
 def _agreed(stop: threading.Event) -> Callable[[], bool]:

@@ -50,6 +50,8 @@ class Hooks(NamedTuple):
         That stage.
     stop : () -> bool
         Whether to stop soon: the loop then finishes the metric window, checkpoints, and raises `Interrupted`.
+    history : () -> rows
+        Metric rows of the saved run, up to where it is taken up; for `Stage.watch`.
     """
 
     on_metrics: Callable[[list[Row]], None] = lambda rows: None
@@ -57,6 +59,7 @@ class Hooks(NamedTuple):
     resume: Callable[[int, Any], Saved | None] = lambda stage, abstract: None
     resume_stage: int = 0
     stop: Callable[[], bool] = lambda: False
+    history: Callable[[], list[Row]] = list
 
 
 class Fitted(NamedTuple):
@@ -196,7 +199,7 @@ def _run_stage(
     bar.set_description(stage.name)
     bar.update(step)
     call = _compiled(stage, run.steps_per_call)
-    window = _Window(index, stage, run.log_every, total, step)
+    window = _Window(index, stage, run.log_every, total, step, run.hooks.history())
     stream, rows, pending = run.batches(stage, step, total), [], None
     while step < stage.num_steps:
         stopping = run.hooks.stop()
@@ -283,10 +286,11 @@ def _compiled(stage: Stage, steps_per_call: int) -> Callable:
 class _Window:
     """Averages metrics over windows of `every` steps; one row a window, one for what is left at the stage's end."""
 
-    def __init__(self, index: int, stage: Stage, every: int, total: int, step: int):
+    def __init__(self, index: int, stage: Stage, every: int, total: int, step: int, history: Sequence[Row] = ()):
         self.index, self.name, self.every, self.total = index, stage.name, every, total
         self.step, self.num_steps = step, stage.num_steps
-        self.watch, self.logged, self.complaint = stage.watch, [], ""
+        self.watch, self.complaint = stage.watch, ""
+        self.logged = [row for row in history if row["stage"] == stage.name] if step else []
         self.held: dict[str, list[np.ndarray]] = {}
 
     def add(self, metrics: dict[str, np.ndarray], length: int) -> list[Row]:

@@ -205,8 +205,21 @@ def image_levels(shape: tuple[int, ...]) -> int:
         ) from error
 
 
+def check_moves(n_critic: int, plan: Plan) -> None:
+    """Refuse a training in which the generator never moves."""
+    if plan.num_steps < n_critic:
+        raise ConfigError(
+            "the generator would never move",
+            where="method.n_critic",
+            expected=f"no more than the {plan.num_steps} steps of the training",
+            got=n_critic,
+            fix="train longer (train.epochs), or lower it",
+        )
+
+
 def build(config: Config, plan: Plan) -> Method:
     """WGAN-GP from its configuration."""
+    check_moves(config.n_critic, plan)
     pair = networks(config, plan.shape)
     adam = optax.adam(config.learning_rate, config.beta1, config.beta2)
     train = train_stage(

@@ -50,6 +50,8 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """``(B, H, W, C)`` to ``(B, H', W', features)``."""
         side = self.size if self.kind == "same" else 4
+        if side % 2 == 0 and self.kind == "same":
+            raise ValueError(f"a convolution that keeps the size has an odd kernel, not {side} x {side}")
         # Every output pixel of an up-convolution sees a quarter of the kernel.
         fan_in = side * side * x.shape[-1] // (4 if self.kind == "up" else 1)
         deviation = 0.02 if self.weights == "dcgan" else (2.0 / fan_in) ** 0.5
@@ -61,8 +63,25 @@ class Conv(nn.Module):
             y = (fastconv.down if self.kind == "down" else fastconv.up)(x, kernel)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-            y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+            y = _biased(y, bias)
         return y
+
+
+@jax.custom_vjp
+def _biased(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Images plus one float32 number a channel, whose gradient is summed in float32 whatever the images' type."""
+    return x + bias.astype(x.dtype).reshape(1, 1, 1, -1)
+
+
+def _biased_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, None]:
+    return _biased(x, bias), None
+
+
+def _biased_backward(kept: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return gradient, jnp.sum(gradient, axis=(0, 1, 2), dtype=jnp.float32)
+
+
+_biased.defvjp(_biased_forward, _biased_backward)
 
 
 def _norm(kind: Norm, x: jax.Array, train: bool, mask: jax.Array | None, weights: Init) -> jax.Array:
@@ -72,9 +91,9 @@ def _norm(kind: Norm, x: jax.Array, train: bool, mask: jax.Array | None, weights
     scale = nn.initializers.normal(0.02) if weights == "dcgan" else nn.initializers.zeros_init()
     shifted = lambda key, shape, dtype=jnp.float32: 1.0 + scale(key, shape, dtype)  # noqa: E731
     if kind == "layer":
-        return nn.LayerNorm(reduction_axes=(1, 2, 3), scale_init=shifted)(x)
+        return nn.LayerNorm(reduction_axes=(1, 2, 3), scale_init=shifted, dtype=x.dtype)(x)
     keep = None if mask is None else (mask > 0).reshape(-1, 1, 1, 1)
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, scale_init=shifted)(x, mask=keep)
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, scale_init=shifted, dtype=x.dtype)(x, mask=keep)
 
 
 def _layer(net: Any, x: jax.Array, kind: Any, width: int, norm: Norm, train: bool, mask: jax.Array | None) -> jax.Array:
