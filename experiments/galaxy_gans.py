@@ -57,7 +57,7 @@ class Settings(Frozen):
 
 SMOKE = {
     "methods": ("ganomaly", "fanogan", "conv_autoencoder/lof", "pca64/isolation_forest"), "seeds": 1, "epochs": 1,
-    "size": 16, "train_rows": 96, "ganomaly": {"width": 4, "latent": 8}, "fanogan": {"width": 4, "latent": 8},
+    "size": 16, "train_rows": 96, "ganomaly": {"width": 4, "latent": 8}, "fanogan": {"width": 4, "latent": 8, "n_critic": 1},
     "conv_autoencoder": {"width": 4, "latent": 8},
 }  # fmt: skip
 DEFAULTS: dict[str, dict[str, Any]] = {

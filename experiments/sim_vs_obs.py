@@ -48,7 +48,7 @@ class Settings(Frozen):
 
 SMOKE = {
     "train_images": 64, "epochs": 1, "test_images": 24, "size": 16,
-    "method": {"width": 4, "latent": 8, "iterations": 5},
+    "method": {"width": 4, "latent": 8, "iterations": 5, "n_critic": 1},
 }  # fmt: skip
 
 

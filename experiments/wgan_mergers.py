@@ -51,7 +51,7 @@ class Settings(Frozen):
 
 SMOKE = {
     "train_images": 64, "epochs": 1, "test_images": 24, "kmeans": False, "size": 16,
-    "method": {"width": 4, "latent": 8, "iterations": 5},
+    "method": {"width": 4, "latent": 8, "iterations": 5, "n_critic": 1},
 }  # fmt: skip
 DEFAULTS: dict[str, dict[str, Any]] = {
     "wgan_gp": {"width": 16, "n_critic": 5, "learning_rate": 2e-4, "average": 0.999, "search": "latent",

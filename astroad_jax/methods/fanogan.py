@@ -149,8 +149,8 @@ def _search(pair: Pair, encoder: nn.Module, config: Config) -> Search:
 
 def build(config: Config, plan: Plan) -> Method:
     """f-AnoGAN from its configuration."""
-    wgan_gp.check_moves(config.n_critic, plan)
     pair = wgan_gp.networks(config, plan.shape)
+    wgan_gp.check_moves(config.n_critic, plan)
     adam = optax.adam(config.learning_rate, config.beta1, config.beta2)
     steps = 2 * plan.num_steps // 3 if config.encoder_epochs is None else config.encoder_epochs * plan.steps_per_epoch
     gan = wgan_gp.train_stage(

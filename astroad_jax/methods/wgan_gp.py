@@ -219,8 +219,8 @@ def check_moves(n_critic: int, plan: Plan) -> None:
 
 def build(config: Config, plan: Plan) -> Method:
     """WGAN-GP from its configuration."""
-    check_moves(config.n_critic, plan)
     pair = networks(config, plan.shape)
+    check_moves(config.n_critic, plan)
     adam = optax.adam(config.learning_rate, config.beta1, config.beta2)
     train = train_stage(
         pair,
