@@ -203,9 +203,7 @@ def test_a_write_that_fails_leaves_the_earlier_ones(two, monkeypatch):
     assert checkpoint.newest(two)[0].name == "step_000000030"
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # Orbax leaves it after a failed write
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax leaves it after a failed write
 def test_a_file_system_that_takes_no_more_is_one_clear_error(two, tmp_path):
     large = make(1)._replace(key=jax.random.bits(jax.random.key(0), (100_000,)))
     checkpoint.save(tmp_path / "roomy", checkpoint.Position(0, "main", 30), 30, large)  # compiles what there is to compile
