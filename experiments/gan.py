@@ -84,7 +84,8 @@ def scaled(scaler: preprocess.Scaler, images: np.ndarray, where: str) -> np.ndar
     x, flags = preprocess.apply(scaler, images)
     bad = preprocess.unusable(scaler, flags)
     if bad.any():
-        raise DataError("images cannot be used", where=where, expected="none damaged", got=f"{bad.sum()} of {len(x)}")
+        got = f"{bad.sum()} of {len(x)}"
+        raise DataError("images cannot be used", where=where, expected="none damaged", got=got, fix="leave them out")
     return np.asarray(x, np.float32)
 
 

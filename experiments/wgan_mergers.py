@@ -119,8 +119,8 @@ def clusters(settings: Settings, train: dict, test: dict) -> dict[str, float]:
     values = morphology.measure(np.concatenate([few, test["image"]]), jobs=settings.jobs)
     ordinary = np.arange(len(few) + len(test["image"])) < len(few)
     labels = morphology.two_clusters(values, ordinary=ordinary)[len(few) :]
-    known = labels >= 0
-    return {name: float(np.mean(labels[mask & known] == 1)) for name, mask in groups(test).items()}
+    known = {name: mask & (labels >= 0) for name, mask in groups(test).items()}
+    return {name: float(np.mean(labels[mask] == 1)) for name, mask in known.items() if mask.any()}
 
 
 def figures(out: Path, model: gan.Model, x: np.ndarray, test: dict, scores: np.ndarray, calibration: np.ndarray) -> None:

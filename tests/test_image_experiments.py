@@ -146,14 +146,6 @@ def test_properties_of_simple_images():
     assert found["asymmetry"][2] > 0.9
 
 
-def test_distance_of_two_samples_is_kolmogorov_smirnovs():
-    from scipy.stats import ks_2samp
-
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=80), rng.normal(0.4, 1.3, size=50)
-    assert sim_vs_obs.distance(a, b) == pytest.approx(ks_2samp(a, b).statistic)
-
-
 def test_images_of_a_data_set_without_labels(galaxies):
     assert common.images("ten", galaxies).shape == (150, 16, 16, 3)
     from astroad_jax.errors import DataError

@@ -33,7 +33,8 @@ def tsne(x: np.ndarray, seed: int, *, perplexity: float = 30.0, components: int 
 
     x = np.asarray(x, np.float32)
     if not np.isfinite(x).all():
-        raise DataError("a map needs finite features", got=f"{int((~np.isfinite(x).all(1)).sum())} rows that are not")
+        got = f"{int((~np.isfinite(x).all(1)).sum())} rows that are not"
+        raise DataError("a map needs finite features", got=got, fix="leave them out")
     if len(x) <= 3 * perplexity:
         fix = "give more objects, or a lower perplexity"
         raise DataError("too few objects for a map", expected=f"more than {3 * perplexity:g}", got=len(x), fix=fix)

@@ -95,7 +95,8 @@ def make_searcher(
 
     def run(state: State, x: np.ndarray, ids: np.ndarray) -> Scored:
         if len(ids) != len(x):
-            raise DataError("objects and ids differ in number", expected=f"{len(x)} ids", got=len(ids))
+            fix = "give every object one id"
+            raise DataError("objects and ids differ in number", expected=f"{len(x)} ids", got=len(ids), fix=fix)
         state = sharding.place_state(mesh, state)
         start = partial(_Run, programs, key, state, mesh)
         size = _slots_for(start, agrees, x, count, mesh.size)
