@@ -104,6 +104,12 @@ class Score(Frozen):
     """How catalogues are scored."""
 
     batch_size: int = Field(4096, ge=1)
+    slots: int = Field(
+        0,
+        ge=0,
+        description="objects searched at once on each device, where the score is a search; 0 = 64 on a CPU, 512 elsewhere "
+        "(fewer where memory runs out)",
+    )
     false_alarm_rate: float = Field(0.01, gt=0, lt=1, description="where figures and counts draw the line")
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,40 @@ from astroad_jax.methods.augment import augmented
 from astroad_jax.types import Method, State
 
 PERCENT = (85, 90, 95)  # of the training scores: paper 002's thresholds 1, 2 and 3
+
+
+Network = Literal["wgan_gp", "fanogan"]
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "wgan_gp": {"width": 16, "n_critic": 5, "learning_rate": 2e-4, "average": 0.999, "search": "latent",
+                "search_rate": 0.05, "iterations": 150, "patience": 30, "tolerance": 0.005},
+    "fanogan": {"width": 16, "n_critic": 5, "average": 0.999, "code": "none", "search": "latent",
+                "search_rate": 0.05, "iterations": 60, "patience": 15, "tolerance": 0.005},
+}  # fmt: skip
+SMOKE = {
+    "train_images": 64, "epochs": 1, "test_images": 24, "size": 16,
+    "method": {"width": 4, "latent": 8, "iterations": 5, "n_critic": 1},
+}  # fmt: skip
+
+
+class Searched(config.Frozen):
+    """What may be set in the experiments that score by a latent search."""
+
+    model: Network = "wgan_gp"
+    method: dict[str, Any] = {}
+    train_images: int = 12_000
+    epochs: int = 20
+    batch_size: int = 32
+    test_images: int = 500
+    seeds: int = 1
+    first_seed: int = 0
+    augment: bool = True
+    size: int = 64
+
+    def train(self, x: np.ndarray, seed: int, out: Path) -> Model:
+        """The model of these settings, trained on preprocessed images: see `train`."""
+        values = {"name": self.model, **DEFAULTS[self.model], **self.method}
+        options = {"epochs": self.epochs, "batch_size": self.batch_size, "augment": self.augment}
+        return train(values, x, seed=seed, out=out, **options)
 
 
 class Model(NamedTuple):

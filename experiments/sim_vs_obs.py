@@ -24,33 +24,17 @@ from scipy.stats import ks_2samp
 from astroad_jax import preprocess
 from astroad_jax.analysis import galleries, maps, plots
 from astroad_jax.analysis.metrics import auroc
-from astroad_jax.config import Frozen, Preprocess
+from astroad_jax.config import Preprocess
 from astroad_jax.data import sky, sky_match
 from experiments import common, gan
-from experiments.wgan_mergers import DEFAULTS, Model
 
 
-class Settings(Frozen):
+class Settings(gan.Searched):
     """What may be set on the command line."""
 
     observed: str = "labelled_64"
-    model: Model = "wgan_gp"
-    method: dict[str, Any] = {}
     train_images: int = 8_000
     mergers: float = 0.1
-    epochs: int = 20
-    batch_size: int = 32
-    test_images: int = 500
-    seeds: int = 1
-    first_seed: int = 0
-    augment: bool = True
-    size: int = 64
-
-
-SMOKE = {
-    "train_images": 64, "epochs": 1, "test_images": 24, "size": 16,
-    "method": {"width": 4, "latent": 8, "iterations": 5, "n_critic": 1},
-}  # fmt: skip
 
 
 def properties(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -101,9 +85,7 @@ def one(settings: Settings, observed: np.ndarray, seed: int, out: Path) -> dict[
     images, held = (drawn(settings, like, how, n, s) for n, s in ((settings.train_images, 1), (len(real), 2)))
     scaler = preprocess.fit(images, Preprocess(scale="linear", size=settings.size))
     x, x_held, x_real = (gan.scaled(scaler, part, "images") for part in (images, held, real))
-    values = {"name": settings.model, **DEFAULTS[settings.model], **settings.method}
-    options = {"epochs": settings.epochs, "batch_size": settings.batch_size, "augment": settings.augment}
-    model = gan.train(values, x, seed=seed, out=out / "run", **options)
+    model = settings.train(x, seed, out / "run")
     scores = model.score(np.concatenate([x_held, x_real]))["score"]
     is_real = np.arange(len(scores)) >= len(held)
     figures(out, model, np.concatenate([x_held, x_real]), np.concatenate([held, real]), scores, is_real)
@@ -134,7 +116,7 @@ def figures(out: Path, model: gan.Model, x: np.ndarray, images: np.ndarray, scor
 
 
 def main(argv: list[str] | None = None) -> None:
-    given = common.arguments("sim_vs_obs", __doc__, Settings, SMOKE, argv)
+    given = common.arguments("sim_vs_obs", __doc__, Settings, gan.SMOKE, argv)
     settings: Settings = given.settings
     keys = tuple(name for name in Settings.model_fields if name not in ("seeds", "first_seed"))
     results = common.Results(given.out, settings, keys)

@@ -18,47 +18,26 @@ starts the search from it. Figures, tables and ``results.json`` go to ``--out``.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from astroad_jax import preprocess
 from astroad_jax.analysis import galleries, maps, morphology, plots
 from astroad_jax.analysis.metrics import auroc
-from astroad_jax.config import Frozen, Preprocess
+from astroad_jax.config import Preprocess
 from astroad_jax.data import sky
 from experiments import common, gan
 
-Model = Literal["wgan_gp", "fanogan"]
 
-
-class Settings(Frozen):
+class Settings(gan.Searched):
     """What may be set on the command line."""
 
-    model: Model = "wgan_gp"
-    method: dict[str, Any] = {}
-    train_images: int = 12_000
-    epochs: int = 20
-    batch_size: int = 32
-    test_images: int = 500
-    seeds: int = 1
-    first_seed: int = 0
-    augment: bool = True
     kmeans: bool = True
     jobs: int = 2
-    size: int = 64
 
 
-SMOKE = {
-    "train_images": 64, "epochs": 1, "test_images": 24, "kmeans": False, "size": 16,
-    "method": {"width": 4, "latent": 8, "iterations": 5, "n_critic": 1},
-}  # fmt: skip
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "wgan_gp": {"width": 16, "n_critic": 5, "learning_rate": 2e-4, "average": 0.999, "search": "latent",
-                "search_rate": 0.05, "iterations": 150, "patience": 30, "tolerance": 0.005},
-    "fanogan": {"width": 16, "n_critic": 5, "average": 0.999, "code": "none", "search": "latent",
-                "search_rate": 0.05, "iterations": 60, "patience": 15, "tolerance": 0.005},
-}  # fmt: skip
+SMOKE = {**gan.SMOKE, "kmeans": False}
 
 # Shares flagged at thresholds 1, 2, 3, and by k-means. Of isolated galaxies the paper prints those not flagged.
 PAPER = {
@@ -154,9 +133,7 @@ def one(settings: Settings, seed: int, out: Path) -> dict[str, Any]:
     train, test = survey(settings)
     scaler = preprocess.fit(train["image"], Preprocess(scale="asinh"))
     x, x_test = (gan.scaled(scaler, table["image"], "mock sky") for table in (train, test))
-    values = {"name": settings.model, **DEFAULTS[settings.model], **settings.method}
-    options = {"epochs": settings.epochs, "batch_size": settings.batch_size, "augment": settings.augment}
-    model = gan.train(values, x, seed=seed, out=out / "run", **options)
+    model = settings.train(x, seed, out / "run")
     calibration = model.score(x[: settings.test_images], train["object_id"][: settings.test_images])["score"]
     scores = model.score(x_test, test["object_id"])
     figures(out, model, x_test, test, scores["score"], calibration)

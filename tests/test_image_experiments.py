@@ -114,12 +114,23 @@ def test_galaxy10_has_the_three_cases_and_no_other_class(galaxies):
     }
     labels = data.x.copy()
     labels[:] = data.y[:, None, None, None]  # so that an image tells its class
-    part = galaxy_gans.split(settings, labels, data.y, cases["S"], seed=0)
+    data = data._replace(x=labels)
+    part = galaxy_gans.split(settings, data, cases["S"], seed=0)
     assert set(part.train[:, 0, 0, 0]) | set(part.held[:, 0, 0, 0]) == {5, 6}
     assert set(part.test[part.positive][:, 0, 0, 0]) <= {2, 3, 8, 9}
     assert part.positive.mean() == 0.5
-    everything = galaxy_gans.split(settings.model_copy(update={"balance": False}), labels, data.y, cases["S"], seed=0)
+    everything = galaxy_gans.split(settings.model_copy(update={"balance": False}), data, cases["S"], seed=0)
     assert everything.positive.sum() == 60
+
+
+def test_a_data_set_that_comes_split_keeps_its_split():
+    y = np.arange(60) % 2
+    x = np.arange(60.0)[:, None, None, None]
+    data = common.Dataset(x[:40], y[:40], x[40:], y[40:])
+    part = galaxy_gans.split(galaxy_gans.Settings(), data, galaxy_gans.whole(data)[1] == 0, seed=0)
+    assert sorted([*part.train.ravel(), *part.held.ravel()]) == list(range(0, 40, 2))
+    assert sorted(part.test.ravel()) == list(range(40, 60))
+    np.testing.assert_array_equal(part.positive, part.test.ravel() % 2 == 1)
 
 
 def test_f1_at_a_threshold_and_at_its_best():
@@ -144,6 +155,17 @@ def test_properties_of_simple_images():
     assert found["concentration"][0] == pytest.approx(5 * np.log10(2), abs=0.2)  # sqrt(0.8 / 0.2) in radius
     assert found["asymmetry"][0] == pytest.approx(0, abs=1e-6)
     assert found["asymmetry"][2] > 0.9
+
+
+@pytest.mark.slow
+def test_observed_galaxies_against_mocks(galaxies, tmp_path):
+    settings = ["observed=blobs", "train_images=48", "batch_size=16", "test_images=20"]
+    sim_vs_obs.main(["--smoke", "--data", str(galaxies), "--out", str(tmp_path), *settings])
+    found = {row["metric"]: row["mean"] for row in rows_of(tmp_path)}
+    assert {"observed beyond 90 %", "auroc of observed against mock", "Kolmogorov-Smirnov distance"} <= set(found)
+    assert 0 < found["Kolmogorov-Smirnov distance"] <= 1
+    pictures = {path.name for path in tmp_path.glob("*/*.png")}
+    assert pictures == {"scores.png", "gallery.png", "fractions.png", "training.png"}
 
 
 def test_images_of_a_data_set_without_labels(galaxies):

@@ -130,7 +130,7 @@ def test_no_iteration_at_all():
     assert not result["iterations"].any()
 
 
-@pytest.mark.parametrize("options", [{"slots": 0}, {"steps_per_call": 0}, {"refill": 1.5}, {"refill": -0.1}])
+@pytest.mark.parametrize("options", [{"slots": -1}, {"steps_per_call": 0}, {"refill": 1.5}, {"refill": -0.1}])
 def test_options_that_would_never_end_are_refused(options):
     with pytest.raises(ValueError, match="slots"):
         make_searcher(toy(), **options)

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from astroad_jax.engine import rundir
 from astroad_jax.engine.score import make_scorer
 from astroad_jax.errors import ConfigError, CorruptError, DataError
 from astroad_jax.methods import build, configure
-from astroad_jax.types import Method, Plan, State
+from astroad_jax.types import Method, Plan, Search, State
 
 CHANGEABLE = ("score.", "data.id", "data.ra", "data.dec", "data.label", "data.anomalies")
 
@@ -50,6 +50,7 @@ class Bundle(NamedTuple):
 
     def identity(self) -> dict[str, Any]:
         """What scores depend on."""
+        searched = {"slots": self.settings.score.slots} if isinstance(self.method.score, Search) else {}
         return {
             "model": self.digest,
             "method": self.settings.method["name"],
@@ -57,12 +58,14 @@ class Bundle(NamedTuple):
             "scale": self.scaler.kind,
             "nan": self.scaler.nan,
             "features": list(self.schema.features),
+            **searched,
         }
 
-    def scorer(self, mesh: Any = None):
+    def scorer(self, mesh: Any = None, progress: bool = False) -> Callable[..., dict[str, np.ndarray]]:
         """``(state, x, ids) -> scores`` for batches of the configured size."""
         settings = self.settings
-        return make_scorer(self.method, seed=settings.train.seed, batch_size=settings.score.batch_size, mesh=mesh)
+        sizes = {"batch_size": settings.score.batch_size, "slots": settings.score.slots}
+        return make_scorer(self.method, seed=settings.train.seed, mesh=mesh, progress=progress, **sizes)
 
     def p_value(self, scores: np.ndarray) -> np.ndarray:
         """Split-conformal p-values of scores."""

@@ -40,7 +40,7 @@ def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path,
     """
     if (Path(out) / "checkpoints").exists():
         raise DataError("this directory holds a run", where=str(out), fix="choose another for the scores (--out)")
-    scorer = model.scorer()
+    scorer = model.scorer(progress=progress)
     partitions = [_partition(model, source) for source in sources]
     p_value = model.p_value
     return catalog.score_catalog(

@@ -67,7 +67,8 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
             hooks=hooks,
             progress=progress,
         )
-        scorer = make_scorer(method, seed=options.seed, batch_size=settings.score.batch_size)
+        sizes = {"batch_size": settings.score.batch_size, "slots": settings.score.slots}
+        scorer = make_scorer(method, seed=options.seed, progress=progress, **sizes)
         scores = scorer(sharding.to_host(fitted.state), *prepared.calibrate_on)["score"]
         _check_scores(scores, out)
         _check_rate(len(scores), settings)

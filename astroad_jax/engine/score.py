@@ -43,7 +43,9 @@ def make_scorer(
     *,
     seed: int = 0,
     batch_size: int = 4096,
+    slots: int = 0,
     mesh: Mesh | None = None,
+    progress: bool = False,
 ) -> Callable[[State, np.ndarray, np.ndarray], Scored]:
     """Compile a method's score for batches.
 
@@ -52,10 +54,13 @@ def make_scorer(
     seed : int
         Object with id bits b draws from ``fold_in(key(seed), b)``, where its score is random at all.
     batch_size : int
-        Most rows per compiled call. Speed and memory depend on it; scores do not. A score that is a `Search` has slots
-        instead, and takes no notice.
+        Most rows per compiled call. Speed and memory depend on it; scores do not.
+    slots : int
+        Of a score that is a `Search`, instead of `batch_size`: see `search.make_searcher`.
     mesh : Mesh, optional
         Devices that share each batch; all of this process's where none is given.
+    progress : bool
+        Show how far a search is; scores in one pass are there before a bar would be.
 
     Returns
     -------
@@ -63,7 +68,7 @@ def make_scorer(
         `x` of shape ``(N, ...)``, any N; `ids` of shape ``(N,)``. Arrays of length N, ``score`` among them.
     """
     if isinstance(method.score, Search):
-        return make_searcher(method.score, seed=seed, mesh=mesh)
+        return make_searcher(method.score, seed=seed, slots=slots, mesh=mesh, progress=progress)
     return _mapper(lambda key, state, x: method.score(key, state, {"x": x}), seed, batch_size, mesh)
 
 

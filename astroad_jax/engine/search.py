@@ -48,7 +48,7 @@ def make_searcher(
     search: Search,
     *,
     seed: int = 0,
-    slots: int = 64,
+    slots: int = 0,
     steps_per_call: int = 10,
     refill: float = 0.25,
     mesh: Mesh | None = None,
@@ -60,8 +60,8 @@ def make_searcher(
     Parameters
     ----------
     slots : int
-        Objects on each device at once. Fewer objects get fewer slots, where a trial on random objects shows that their
-        program gives the same bits.
+        Objects on each device at once; 0: `default_slots`. Fewer objects get fewer slots, where a trial on random objects
+        shows that their program gives the same bits.
     steps_per_call : int
         Iterations between looks at what has ended. An object that ends in between waits, its result unchanged.
     refill : float
@@ -82,14 +82,14 @@ def make_searcher(
     Raises
     ------
     ValueError
-        `rebuild` for a search that cannot; no slots, no steps, or a share of them that is none.
+        `rebuild` for a search that cannot; a negative number of slots, no steps, or a share of them that is none.
     """
     if rebuild and search.rebuild is None:
         raise ValueError("this search does not rebuild its objects")
-    if slots < 1 or steps_per_call < 1 or not 0 <= refill <= 1:
-        raise ValueError(f"slots {slots}, steps_per_call {steps_per_call}: at least 1; refill {refill}: 0 to 1")
+    if slots < 0 or steps_per_call < 1 or not 0 <= refill <= 1:
+        raise ValueError(f"slots {slots}: at least 0; steps_per_call {steps_per_call}: at least 1; refill {refill}: 0 to 1")
     mesh = mesh if mesh is not None else sharding.make_mesh(jax.local_devices())
-    count = slots * mesh.size
+    count = (slots or default_slots()) * mesh.size
     programs = _compiled(search, steps_per_call, mesh, rebuild)
     key, agrees = jax.random.key(seed), {}
 
@@ -103,6 +103,11 @@ def make_searcher(
         return start(size, max(1, round(refill * size)))(x, id_bits(ids), progress)
 
     return run
+
+
+def default_slots() -> int:
+    """Objects at once on a device: enough to keep it busy with small images."""
+    return 64 if jax.default_backend() == "cpu" else 512
 
 
 def _slots_for(start: Callable[..., _Run], agrees: dict[tuple, bool], x: np.ndarray, count: int, devices: int) -> int:
@@ -151,7 +156,7 @@ class _Run:
         from tqdm import tqdm
 
         total, waiting = len(x), 0
-        with tqdm(total=total, disable=not progress, unit="object", desc="search", dynamic_ncols=True) as bar:
+        with tqdm(total=total, disable=not progress, unit="object", desc="search", dynamic_ncols=True, leave=False) as bar:
             while waiting < max(total, 1) or (self.owner >= 0).any():
                 free = np.flatnonzero(self.owner < 0)
                 if self.slots is None or (waiting < total and len(free) >= self.refill):

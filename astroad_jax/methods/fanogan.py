@@ -25,7 +25,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from astroad_jax.methods import latent_search, wgan_gp
 from astroad_jax.methods.latent_search import Pair, Trained
@@ -43,21 +43,18 @@ class FAnoGANState(NamedTuple):
     opt: optax.OptState
 
 
-class Config(wgan_gp.Networks, latent_search.Config):
+class Config(wgan_gp.Training, latent_search.Config):
     """Both stages' hyper-parameters, and those of a search that starts from the encoder."""
 
     name: Literal["fanogan"] = "fanogan"
-    n_critic: int = Field(5, ge=1)
-    penalty: float = Field(10.0, ge=0, description="lambda, the weight of the gradient penalty")
+    n_critic: PositiveInt = 5
     kappa: float = Field(1.0, ge=0)
     code: Literal["tanh", "none"] = "tanh"
     encoder_epochs: int | None = Field(None, ge=1, description="none: two thirds of the GAN's")
     learning_rate: float = Field(2e-4, gt=0)
-    beta1: float = Field(0.5, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
-    average: float = Field(0.0, ge=0, lt=1, description="decay of the generator's moving average; 0 keeps none")
     search: Literal["none", "latent"] = "none"
-    iterations: int = Field(50, ge=1)
+    iterations: PositiveInt = 50
 
 
 class Residuals(NamedTuple):
@@ -150,20 +147,10 @@ def _search(pair: Pair, encoder: nn.Module, config: Config) -> Search:
 def build(config: Config, plan: Plan) -> Method:
     """f-AnoGAN from its configuration."""
     pair = wgan_gp.networks(config, plan.shape)
-    wgan_gp.check_moves(config.n_critic, plan)
-    adam = optax.adam(config.learning_rate, config.beta1, config.beta2)
+    gan = wgan_gp.configured_stage(pair, config, plan)
     steps = 2 * plan.num_steps // 3 if config.encoder_epochs is None else config.encoder_epochs * plan.steps_per_epoch
-    gan = wgan_gp.train_stage(
-        pair,
-        generator_tx=adam,
-        critic_tx=adam,
-        num_steps=plan.num_steps,
-        n_critic=config.n_critic,
-        penalty=config.penalty,
-        average=config.average,
-    )
     trunk = pair.critic
     encoder = Encoder(config.latent, trunk.widths, trunk.last, output=config.code, dtype=jnp.dtype(config.compute))
-    izi = encoder_stage(pair, encoder, tx=adam, num_steps=max(1, steps), kappa=config.kappa)
+    izi = encoder_stage(pair, encoder, tx=wgan_gp.adam(config), num_steps=max(1, steps), kappa=config.kappa)
     search = None if config.search == "none" else _search(pair, encoder, config)
     return fanogan(pair, encoder, (gan, izi), kappa=config.kappa, search=search)

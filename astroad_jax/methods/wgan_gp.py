@@ -53,16 +53,21 @@ class Networks(Frozen):
     compute: Literal["float32", "bfloat16"] = "float32"
 
 
-class Config(Networks, latent_search.Config):
-    """Section 3.4 and 3.5's hyper-parameters."""
+class Training(Networks):
+    """How they are trained: section 3.4's hyper-parameters."""
 
-    name: Literal["wgan_gp"] = "wgan_gp"
     n_critic: PositiveInt = 10
     penalty: float = Field(10.0, ge=0, description="lambda, the weight of the gradient penalty")
     learning_rate: float = Field(5e-5, gt=0)
     beta1: float = Field(0.5, ge=0, lt=1)
     beta2: float = Field(0.9, ge=0, lt=1)
     average: float = Field(0.0, ge=0, lt=1, description="decay of the generator's moving average; 0 keeps none")
+
+
+class Config(Training, latent_search.Config):
+    """All hyper-parameters: those of section 3.5 too."""
+
+    name: Literal["wgan_gp"] = "wgan_gp"
 
 
 def train_stage(
@@ -205,30 +210,32 @@ def image_levels(shape: tuple[int, ...]) -> int:
         ) from error
 
 
-def check_moves(n_critic: int, plan: Plan) -> None:
-    """Refuse a training in which the generator never moves."""
-    if plan.num_steps < n_critic:
+def adam(config: Training) -> optax.GradientTransformation:
+    """The optimiser of a configuration."""
+    return optax.adam(config.learning_rate, config.beta1, config.beta2)
+
+
+def configured_stage(pair: Pair, config: Training, plan: Plan) -> Stage:
+    """`train_stage` from a configuration.
+
+    Raises
+    ------
+    ConfigError
+        A training in which the generator would never move.
+    """
+    if plan.num_steps < config.n_critic:
         raise ConfigError(
             "the generator would never move",
             where="method.n_critic",
             expected=f"no more than the {plan.num_steps} steps of the training",
-            got=n_critic,
+            got=config.n_critic,
             fix="train longer (train.epochs), or lower it",
         )
+    options = {"n_critic": config.n_critic, "penalty": config.penalty, "average": config.average}
+    return train_stage(pair, generator_tx=adam(config), critic_tx=adam(config), num_steps=plan.num_steps, **options)
 
 
 def build(config: Config, plan: Plan) -> Method:
     """WGAN-GP from its configuration."""
     pair = networks(config, plan.shape)
-    check_moves(config.n_critic, plan)
-    adam = optax.adam(config.learning_rate, config.beta1, config.beta2)
-    train = train_stage(
-        pair,
-        generator_tx=adam,
-        critic_tx=adam,
-        num_steps=plan.num_steps,
-        n_critic=config.n_critic,
-        penalty=config.penalty,
-        average=config.average,
-    )
-    return wgan_gp(pair, train, latent_search.latent_search(pair, trained, config))
+    return wgan_gp(pair, configured_stage(pair, config, plan), latent_search.latent_search(pair, trained, config))
