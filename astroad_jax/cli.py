@@ -121,6 +121,18 @@ def inspect(
 
 
 @app.command()
+def keys(
+    method: Annotated[str, typer.Argument(metavar="[METHOD]", help="whose hyper-parameters")] = "mcdsvdd",
+    debug: Debug = False,
+) -> None:
+    """Print every key of a configuration with its default and meaning, as TOML."""
+    with _errors(debug):
+        from astroad_jax.app.reference import reference
+
+        print(reference(method), end="")
+
+
+@app.command()
 def train(
     settings: Annotated[
         list[str] | None,

@@ -28,7 +28,7 @@ class Frozen(BaseModel):
 class Data(Frozen):
     """Which table, and which of its columns mean what."""
 
-    path: str = ""
+    path: str = Field("", description="table to train on: a file, a directory of images, or tfds:name")
     size: int = Field(0, ge=0, description="pixels a side to which a directory's images are brought on reading; 0 = as is")
     id: str = Field("", description="column of object ids; empty: found by name, else the row number")
     ra: str = Field("", description="right ascension in degrees; empty: found by name, or none")
@@ -84,12 +84,14 @@ class Preprocess(Frozen):
 class Train(Frozen):
     """How long and in what pieces."""
 
-    seed: int = Field(0, ge=0)
-    batch_size: int = Field(256, ge=1)
-    epochs: int = Field(100, ge=1)
+    seed: int = Field(0, ge=0, description="of every draw")
+    batch_size: int = Field(256, ge=1, description="rows per update, over all devices")
+    epochs: int = Field(100, ge=1, description="passes over the training rows")
     balance: bool = Field(False, description="draw every class equally often")
     augment: Literal["none", "turn"] = Field("none", description="turn: images are flipped and rotated at random")
-    remainder: Literal["pad", "drop"] = "pad"
+    remainder: Literal["pad", "drop"] = Field(
+        "pad", description="rows that do not fill a batch: masked padding, or left out of the epoch"
+    )
     feed: Literal["resident", "tf.data"] = Field(
         "resident",
         description="rows kept on the device, or sent each step by tf.data (always, when streaming)",
@@ -97,13 +99,13 @@ class Train(Frozen):
     steps_per_call: int = Field(32, ge=1, description="updates per compiled call; 1 for large models")
     log_every: int = Field(50, ge=1, description="steps per line of metrics.jsonl")
     checkpoint_every: int = Field(2000, ge=1, description="steps between checkpoints (a multiple of log_every)")
-    keep_checkpoints: int = Field(3, ge=1)
+    keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints that stay")
 
 
 class Score(Frozen):
     """How catalogues are scored."""
 
-    batch_size: int = Field(4096, ge=1)
+    batch_size: int = Field(4096, ge=1, description="rows per compiled call at most; scores do not depend on it")
     slots: int = Field(
         0,
         ge=0,

@@ -10,9 +10,11 @@ import pytest
 
 from astroad_jax import __version__, cli, config, errors
 from astroad_jax.app import inspection
+from astroad_jax.app.reference import describe
+from astroad_jax.methods import METHODS, configure
 from tests import runs
 
-VERBS = ("quickstart", "inspect", "train", "score", "evaluate")
+VERBS = ("quickstart", "inspect", "keys", "train", "score", "evaluate")
 HEAVY = ("jax", "tensorflow", "sklearn", "matplotlib", "scipy", "pandas", "pyarrow", "orbax", "flax", "astropy")
 PROBE = """
 import json, sys
@@ -192,3 +194,21 @@ def test_message_has_all_its_parts():
     assert str(errors.AstroadError("what")) == "what"
     assert errors.did_you_mean("epoch", ["epochs", "seed"]) == "did you mean 'epochs'?"
     assert errors.did_you_mean("zzz", ["epochs", "seed"]) == "known: epochs, seed"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_keys_are_a_configuration_of_defaults_that_says_what_each_means(method, tmp_path):
+    ended = runs.astroad("keys", method)
+    (tmp_path / "run.toml").write_text(ended.out)
+    chosen = config.load(tmp_path / "run.toml")
+    assert configure(chosen.method) == configure({"name": method})
+    assert chosen.model_copy(update={"method": {"name": method}}) == config.load(None, [f"method.name={method}"])
+    models = [config.Data, config.Preprocess, config.Train, config.Score, type(configure(chosen.method))]
+    silent = [(model.__name__, key) for model in models for key in model.model_fields if not describe(model, key)]
+    assert {key for _, key in silent} <= {"name"}
+
+
+def test_keys_of_no_method():
+    ended = runs.astroad("keys", "fanogram")
+    assert ended.code == errors.EXIT_INPUT
+    assert "fanogan" in ended.err

@@ -31,16 +31,20 @@ class AutoencoderState(NamedTuple):
 class Dense(Frozen):
     """Hyper-parameters of a dense encoder-decoder pair; the decoder mirrors the encoder."""
 
-    hidden: tuple[PositiveInt, ...] = (512, 256, 128)
-    latent: PositiveInt = 64
-    activation: Literal["leaky_relu", "relu", "tanh"] = "leaky_relu"
-    code: Literal["none", "leaky_relu"] = "none"
-    output: Literal["none", "tanh", "sigmoid", "leaky_relu"] = "tanh"
-    norm: bool = True
-    code_bias: bool = False
-    weights: Init = "small"
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    hidden: tuple[PositiveInt, ...] = Field(
+        (512, 256, 128), description="widths of the encoder between features and code; the decoder mirrors them"
+    )
+    latent: PositiveInt = Field(64, description="width of the code")
+    activation: Literal["leaky_relu", "relu", "tanh"] = Field("leaky_relu", description="after every hidden layer")
+    code: Literal["none", "leaky_relu"] = Field("none", description="activation of the code")
+    output: Literal["none", "tanh", "sigmoid", "leaky_relu"] = Field(
+        "tanh", description="activation of the rebuilt features"
+    )
+    norm: bool = Field(True, description="batch normalisation in hidden layers")
+    code_bias: bool = Field(False, description="whether the code layer has a bias (a sphere may collapse onto one)")
+    weights: Init = Field("small", description="initial weights: small as in MCDSVDD, torch as in PyTorch")
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty, in the gradient that Adam sees")
 
 
 class Config(Dense):

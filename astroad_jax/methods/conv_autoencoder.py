@@ -37,14 +37,14 @@ class Config(Frozen):
     """Sizes and training."""
 
     name: Literal["conv_autoencoder"] = "conv_autoencoder"
-    latent: PositiveInt = 64
+    latent: PositiveInt = Field(64, description="width of the code")
     width: PositiveInt = Field(16, description="channels at half the image's side; they double at every size below")
     most: PositiveInt = Field(256, description="channels at most")
-    norm: bool = True
-    statistic: Statistic = "mse"
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    compute: Literal["float32", "bfloat16"] = "float32"
+    norm: bool = Field(True, description="batch normalisation")
+    statistic: Statistic = Field("mse", description="of the residual image: what is the score")
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty, in the gradient that Adam sees")
+    compute: Literal["float32", "bfloat16"] = Field("float32", description="of the convolutions")
 
 
 def residual_statistics(residual: jax.Array) -> Scores:

@@ -75,15 +75,17 @@ class Config(Dense):
     code_bias: bool = True
     weights: Init = "torch"
     weight_decay: float = Field(1e-7, ge=0)
-    kappa: float = Field(0.9, gt=0, le=1)
-    gamma: float | None = Field(None, ge=0)
-    gamma_runs: int = Field(10, ge=1)
-    gamma_rule: GammaRule = "mean_of_ratios"
-    centre_learning_rate: float = Field(1.0, gt=0)
-    centre_decay: float = Field(0.1, ge=0)
-    fixed_centre: bool = False
-    error: Literal["mean", "sum"] = "mean"
-    loop: Loop = "paper"
+    kappa: float = Field(
+        0.9, gt=0, le=1, description="part of each batch that moves the networks; the rest moves the centre"
+    )
+    gamma: float | None = Field(None, ge=0, description="weight of the distance to the centre; none: found by eq. 6")
+    gamma_runs: int = Field(10, ge=1, description="random networks that gamma is averaged over (T of eq. 6)")
+    gamma_rule: GammaRule = Field("mean_of_ratios", description="how it is averaged")
+    centre_learning_rate: float = Field(1.0, gt=0, description="of AdaGrad for the centre")
+    centre_decay: float = Field(0.1, ge=0, description="decay of AdaGrad's learning rate")
+    fixed_centre: bool = Field(False, description="leave the centre where it starts")
+    error: Literal["mean", "sum"] = Field("mean", description="of reconstruction: mean or sum over features")
+    loop: Loop = Field("paper", description="the algorithm as printed, or as the published code runs it")
 
 
 def centre_optimiser(learning_rate: float, decay: float) -> optax.GradientTransformation:

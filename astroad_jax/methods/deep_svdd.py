@@ -47,19 +47,23 @@ class SVDD(autoencoder.Dense):
     """Hyper-parameters that both forms share."""
 
     weight_decay: float = Field(0.5e-6, ge=0)
-    pretrain_epochs: int | None = Field(None, ge=1)
-    pretrain_learning_rate: float = Field(1e-3, gt=0)
+    pretrain_epochs: int | None = Field(
+        None, ge=1, description="epochs of the autoencoder before; none: as many as train.epochs"
+    )
+    pretrain_learning_rate: float = Field(1e-3, gt=0, description="of the autoencoder before")
     learning_rate: float = Field(5e-4, gt=0)
-    centre_epsilon: float = Field(0.0, ge=0)
+    centre_epsilon: float = Field(
+        0.0, ge=0, description="coordinates of the centre nearer to 0 than this are moved to it; 0 moves none"
+    )
 
 
 class Config(SVDD):
     """Deep SVDD with one hypersphere."""
 
     name: Literal["deep_svdd"] = "deep_svdd"
-    soft_boundary: bool = False
-    nu: float = Field(0.1, gt=0, le=1)
-    warmup_epochs: int = Field(10, ge=0)
+    soft_boundary: bool = Field(False, description="eq. 1, with a radius, instead of eq. 2")
+    nu: float = Field(0.1, gt=0, le=1, description="soft boundary: share of the objects allowed outside")
+    warmup_epochs: int = Field(10, ge=0, description="soft boundary: epochs before the radius moves")
 
 
 class MultiClassConfig(SVDD):

@@ -48,12 +48,16 @@ class Config(wgan_gp.Training, latent_search.Config):
 
     name: Literal["fanogan"] = "fanogan"
     n_critic: PositiveInt = 5
-    kappa: float = Field(1.0, ge=0)
-    code: Literal["tanh", "none"] = "tanh"
+    kappa: float = Field(1.0, ge=0, description="weight of the features in loss and score")
+    code: Literal["tanh", "none"] = Field(
+        "tanh", description="last activation of the encoder: published tanh, or none, which reaches all of z"
+    )
     encoder_epochs: int | None = Field(None, ge=1, description="none: two thirds of the GAN's")
     learning_rate: float = Field(2e-4, gt=0)
     beta2: float = Field(0.999, ge=0, lt=1)
-    search: Literal["none", "latent"] = "none"
+    search: Literal["none", "latent"] = Field(
+        "none", description="none: the published score in one pass; latent: a search from the encoder's guess"
+    )
     iterations: PositiveInt = 50
 
 

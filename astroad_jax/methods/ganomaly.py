@@ -56,18 +56,20 @@ class Config(Frozen):
     """The authors' hyper-parameters."""
 
     name: Literal["ganomaly"] = "ganomaly"
-    latent: PositiveInt = 100
+    latent: PositiveInt = Field(100, description="width of the code")
     width: PositiveInt = Field(64, description="channels at half the image's side; they double at every size below")
     most: PositiveInt = Field(2048, description="channels at most")
-    adversarial_weight: float = Field(1.0, ge=0)
-    context_weight: float = Field(50.0, ge=0)
-    encoder_weight: float = Field(1.0, ge=0)
-    adversarial: Literal["features", "outputs"] = "features"
-    score: Literal["sum", "squares"] = "sum"
-    learning_rate: float = Field(2e-4, gt=0)
-    beta1: float = Field(0.5, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    compute: Literal["float32", "bfloat16"] = "float32"
+    adversarial_weight: float = Field(1.0, ge=0, description="of the feature-matching loss")
+    context_weight: float = Field(50.0, ge=0, description="of the image loss")
+    encoder_weight: float = Field(1.0, ge=0, description="of the code loss")
+    adversarial: Literal["features", "outputs"] = Field(
+        "features", description="what is matched: the discriminator's features, or its outputs"
+    )
+    score: Literal["sum", "squares"] = Field("sum", description="how differences of the codes add up: absolute or squared")
+    learning_rate: float = Field(2e-4, gt=0, description="of Adam")
+    beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
+    beta2: float = Field(0.999, ge=0, lt=1, description="of Adam")
+    compute: Literal["float32", "bfloat16"] = Field("float32", description="of the convolutions")
 
 
 class Nets(NamedTuple):

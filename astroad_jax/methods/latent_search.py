@@ -34,17 +34,19 @@ from astroad_jax.types import Example, Key, Scores, Search, State
 class Config(Frozen):
     """Hyper-parameters of the search."""
 
-    search: Literal["mu", "latent"] = "mu"
+    search: Literal["mu", "latent"] = Field(
+        "mu", description="what is searched: a network mu(y) as in the paper, or z itself"
+    )
     gamma: float = Field(0.7, gt=0, lt=1, description="weight of the residual loss, eq. 6")
-    reduction: Literal["sum", "mean"] = "sum"
-    iterations: int = Field(500, ge=1)
-    search_rate: float = Field(0.01, gt=0)
-    search_beta1: float = Field(0.5, ge=0, lt=1)
-    search_beta2: float = Field(0.9, ge=0, lt=1)
-    mu_width: PositiveInt = 100
-    keep: Literal["best", "last"] = "best"
-    patience: int = Field(0, ge=0)
-    tolerance: float = Field(0.0, ge=0, lt=1)
+    reduction: Literal["sum", "mean"] = Field("sum", description="sum or mean over pixels and features")
+    iterations: int = Field(500, ge=1, description="per object, at most")
+    search_rate: float = Field(0.01, gt=0, description="of Adam in the search")
+    search_beta1: float = Field(0.5, ge=0, lt=1, description="of Adam in the search")
+    search_beta2: float = Field(0.9, ge=0, lt=1, description="of Adam in the search")
+    mu_width: PositiveInt = Field(100, description="width of mu")
+    keep: Literal["best", "last"] = Field("best", description="the best iteration, or the last as in the paper")
+    patience: int = Field(0, ge=0, description="iterations without improvement after which a search ends; 0: never")
+    tolerance: float = Field(0.0, ge=0, lt=1, description="relative improvement that counts as one")
 
 
 class Pair(NamedTuple):

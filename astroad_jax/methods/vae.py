@@ -32,9 +32,9 @@ class Config(Dense):
 
     name: Literal["vae"] = "vae"
     code_bias: bool = True
-    sigma: float = Field(1.0, gt=0)
-    beta: float = Field(1.0, ge=0)
-    samples: int = Field(10, ge=1)
+    sigma: float = Field(1.0, gt=0, description="standard deviation of the likelihood, in units of the scaled features")
+    beta: float = Field(1.0, ge=0, description="weight of the divergence of the code from a standard normal")
+    samples: int = Field(10, ge=1, description="draws of the code that the score averages")
 
 
 def kl_to_standard_normal(mean: jax.Array, log_var: jax.Array) -> jax.Array:

@@ -46,21 +46,21 @@ class WGANState(NamedTuple):
 class Networks(Frozen):
     """Sizes of generator and critic."""
 
-    latent: PositiveInt = 100
+    latent: PositiveInt = Field(100, description="width of z")
     width: PositiveInt = Field(32, description="channels at half the image's side; they double at every size below")
     most: PositiveInt = Field(512, description="channels at most")
-    critic_dense: PositiveInt = 128
-    compute: Literal["float32", "bfloat16"] = "float32"
+    critic_dense: PositiveInt = Field(128, description="width of the critic's dense layer")
+    compute: Literal["float32", "bfloat16"] = Field("float32", description="of the convolutions")
 
 
 class Training(Networks):
     """How they are trained: section 3.4's hyper-parameters."""
 
-    n_critic: PositiveInt = 10
+    n_critic: PositiveInt = Field(10, description="steps of the critic to one of the generator")
     penalty: float = Field(10.0, ge=0, description="lambda, the weight of the gradient penalty")
-    learning_rate: float = Field(5e-5, gt=0)
-    beta1: float = Field(0.5, ge=0, lt=1)
-    beta2: float = Field(0.9, ge=0, lt=1)
+    learning_rate: float = Field(5e-5, gt=0, description="of Adam")
+    beta1: float = Field(0.5, ge=0, lt=1, description="of Adam")
+    beta2: float = Field(0.9, ge=0, lt=1, description="of Adam")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the generator's moving average; 0 keeps none")
 
 
