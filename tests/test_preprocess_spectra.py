@@ -1,4 +1,4 @@
-"""Spectra to the common grid: against a dense overlap matrix, SpectRes, closed forms, and everything wrong with a spectrum."""
+"""Spectra to the common grid: a dense overlap matrix, SpectRes, closed forms, and everything wrong with a spectrum."""
 
 from __future__ import annotations
 
