@@ -37,7 +37,7 @@ FLAG_NAMES = {
     NO_REDSHIFT_ROW: "no row in the companion file of redshifts",
 }
 EXCLUDED = NO_REDSHIFT | REDSHIFT_RANGE | LOW_SNR | NOT_COVERED | ALL_BAD | NO_REDSHIFT_ROW
-BLOCK = 2**18  # pixels that are worked on at a time: bounds the memory, and fits the caches
+BLOCK = 2**17  # pixels that are worked on at a time: bounds the memory, and fits the caches
 ROUNDING = 1e-6  # share of the grid that may be lacking from a full coverage
 
 
