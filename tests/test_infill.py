@@ -347,6 +347,16 @@ def test_another_shape_than_was_fitted(shape: tuple):
         preprocess.apply(fitted(spectra(family(9), np.ones((9, 120), bool))), np.ones(shape))
 
 
+def test_doubles_beyond_float32():
+    """As they come from a file in double precision: infinite for float32, whether good or not."""
+    raw = spectra(family(30), np.ones((30, 120), bool)).astype(np.float64)
+    raw[1, :, 3] = 1e300, 0
+    raw[2, 0, 3] = 1e300
+    z, flags = preprocess.apply(fitted(raw), raw)
+    assert flags.tolist() == [0, 0, INF_INPUT] + [0] * 27
+    assert np.isfinite(z).all()
+
+
 def test_inputs_are_left_alone():
     x = family(9)
     raw = spectra(x, holes(x.shape, 0.2))

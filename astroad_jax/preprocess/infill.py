@@ -87,7 +87,8 @@ def fit(flux: np.ndarray, good: np.ndarray, components: int = 10, iterations: in
     DataError
         No spectrum to learn from.
     """
-    rows = np.flatnonzero((good & (flux != 0)).any(axis=1))
+    every = _pieces(np.arange(len(flux)), CHUNK // flux.shape[1])
+    rows = np.concatenate([part[(good[part] & (flux[part] != 0)).any(axis=1)] for part in every] or [np.arange(0)])
     if not len(rows):
         got = f"{len(flux)} spectra without one"
         raise DataError("nothing to learn the infill of spectra from", expected="a good pixel", got=got, fix="see the flags")
@@ -122,7 +123,7 @@ def fill(basis: Basis, flux: Array, good: Array, xp: Any = np) -> Array:
     """
     if xp is not np:
         return _fill(basis, flux, good, xp)
-    filled = np.array(flux, np.float32)
+    filled = np.where(good, flux, 0).astype(np.float32)
     for rows in _pieces(np.flatnonzero(~good.all(axis=1)), BLOCK // flux.shape[1]):
         filled[rows] = _fill(basis, flux[rows], good[rows], np)
     return filled
@@ -190,8 +191,8 @@ def _summed(flux: np.ndarray, good: np.ndarray, rows: np.ndarray, pivot: np.ndar
     width = flux.shape[1]
     first, second = np.zeros(width), np.zeros((width, width))
     for part in _pieces(rows, CHUNK // width):
-        x, use = flux[part].astype(np.float32), good[part]
-        x = np.where(use, x, np.float32(0))
+        use = good[part]
+        x = np.where(use, flux[part], 0).astype(np.float32)
         x /= np.abs(x).max(axis=1, keepdims=True)
         if not use.all():
             x = np.where(use, x, _guess(basis, x, use.astype(np.float32), _together, np).astype(np.float32))

@@ -95,7 +95,8 @@ def to_grid(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, z: np.nd
     """
     wave, flux, ivar, z = (np.asarray(values) for values in (wavelength, flux, ivar, z))
     _check_shapes(wave, flux, ivar, z)
-    place = pixels(air_to_vacuum(wave) if settings.air else wave)
+    wave = air_to_vacuum(wave) if settings.air else wave
+    place = pixels(wave)
     flags, z = check_redshift(z, settings)
     found = [_block(wave, place, flux, ivar, z, rows, settings) for rows in _blocks(flux.shape)]
     on_grid, weight, snr, covered = (np.concatenate(parts) for parts in zip(*found))

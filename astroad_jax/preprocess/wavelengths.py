@@ -26,7 +26,7 @@ class Pixels(NamedTuple):
         Midways between neighbouring wavelengths; the outermost pixels are symmetric. A pixel that is none (padding) has
         width 0.
     gap : (W,) or (N, W) bool
-        Pixels more than four times as wide as the mean: no pixels, but neighbours of a hole in the wavelengths.
+        No pixels: padding, and what is more than four times as wide as the mean, which is next to a hole in the wavelengths.
     """
 
     edges: np.ndarray
@@ -85,7 +85,8 @@ def pixels(wavelength: np.ndarray) -> Pixels:
     end = last + (last - before) / 2
     edges = np.where(np.arange(edges.shape[-1]) >= count[..., None], end, edges)
     usual = (edges[..., -1:] - edges[..., :1]) / count[..., None]
-    return Pixels(edges, np.diff(edges) > GAP * usual)
+    width = np.diff(edges)
+    return Pixels(edges, (width > GAP * usual) | (width == 0))
 
 
 def _check(wave: np.ndarray) -> np.ndarray:
