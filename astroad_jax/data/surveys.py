@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 from astroad_jax.config import Spectra
 from astroad_jax.data import spectra_arrays, spectra_desi, spectra_lamost, spectra_sdss
-from astroad_jax.data.folder import PICTURES, files_below, folder_name
+from astroad_jax.data.folder import PICTURES, files_below, folder_name, is_pattern, matches
 from astroad_jax.data.hdus import open_hdus, suffix_of
 from astroad_jax.data.npz import headers_of
 from astroad_jax.data.source import ROWS, Source, partition_name, select
@@ -24,19 +23,8 @@ MANY_OBJECTS = {
     "mmu": spectra_arrays.open_mmu,
     "spectra_npz": spectra_arrays.open_spectra_npz,
 }
-FORMATS = (*MANY_OBJECTS, *ONE_OBJECT)
 HDF5 = (".h5", ".hdf5")
 LOOKED_AT = 3  # files of a directory that are looked into: the first may be damaged
-
-
-def is_pattern(path: str) -> bool:
-    """Whether a path is no file but a pattern for the names of several."""
-    return glob.has_magic(path) and not os.path.exists(path)
-
-
-def matches(pattern: str) -> list[str]:
-    """Files that a pattern names, sorted (``**`` means any directories)."""
-    return sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
 
 
 def spectra_format(path: str) -> str:
@@ -44,7 +32,8 @@ def spectra_format(path: str) -> str:
 
     A file is told by its content: DESI by the extensions of an arm, SDSS by a table with ``loglam``, LAMOST by its
     vectors or by the telescope in its header, the MultimodalUniverse by ``spectrum_flux``, an NPZ by two-dimensional
-    ``flux`` with wavelengths to match. What cannot be read is left to the reader that its suffix names.
+    ``flux`` with wavelengths to match, and redshifts or ``ivar`` (without both it is a table of arrays that are on one
+    grid already). What cannot be read is left to the reader that its suffix names.
     """
     if is_pattern(path) or os.path.isdir(path):
         found = (_format_of(file) for file in _files(path)[:LOOKED_AT])
@@ -52,15 +41,15 @@ def spectra_format(path: str) -> str:
     return _format_of(path)
 
 
-def open_spectra(path: str, format: str, settings: Spectra) -> Source:
-    """Open a file, or all files of a directory or pattern as one source.
+def open_spectra(path: str, format: str, settings: Spectra | None) -> Source:
+    """Open a file, or all files of a directory or pattern as one source; without settings the grid is the default.
 
     Raises
     ------
     DataError
         As the format's reader; no such files, or files whose columns differ.
     """
-    several = is_pattern(path) or os.path.isdir(path)
+    settings, several = settings or Spectra(), is_pattern(path) or os.path.isdir(path)
     files = [file for file in _files(path) if _belongs(file, format)] if several else [path]
     if not files:
         raise DataError("no file here holds such spectra", where=path, expected=format, got="none", fix="check the path")
@@ -173,4 +162,5 @@ def _of_npz(file: str) -> str:
     lower = {name.lower(): header.shape for name, header in headers.items()}
     flux = lower.get("flux", ())
     waves = [lower[name] for name in spectra_arrays.WAVELENGTHS if name in lower]
-    return "spectra_npz" if len(flux) == 2 and any(wave in (flux, flux[1:]) for wave in waves) else ""
+    more = {*spectra_arrays.COLUMNS["z"], *spectra_arrays.ARRAYS["ivar"]} & set(lower)
+    return "spectra_npz" if len(flux) == 2 and more and any(wave in (flux, flux[1:]) for wave in waves) else ""
