@@ -86,8 +86,8 @@ def open_source(path: str | Path, *, format: str | None = None, size: int = 0, s
        ``spectra_npz``
            NPZ with ``flux`` (N, P), ``wavelength`` or ``wave``, (P,) or (N, P), and redshifts or ``ivar``.
 
-       A directory (and those in it) with files of one of the first four is one source, and so is a pattern such as
-       ``"healpix/*/coadd-*.fits"``. Each format's module (``data/spectra_*.py``) has its layout.
+       A directory with files of one of the first four in it, or up to two directories deeper, is one source; so is a
+       pattern such as ``"healpix/**/coadd-*.fits"``. Each format's module (``data/spectra_*.py``) has its layout.
     3. Any other directory is one of images, and any other file is what its suffix says.
 
     Spectra are brought to the grid of `spectra` on reading; the columns then are ``object_id``, ``ra``, ``dec``, ``z``,
@@ -125,7 +125,7 @@ def open_source(path: str | Path, *, format: str | None = None, size: int = 0, s
         _check_file(path, format)
     options = _options(path, format, size)
     if format in _SPECTRA:
-        source = _surveys().open_spectra(path, format, spectra)
+        source = _surveys().open_spectra(path, format, spectra)._replace(name=partition_of(path))
     else:
         module, function = _READERS[format]
         source = getattr(importlib.import_module(f"astroad_jax.data.{module}"), function)(path, **options)

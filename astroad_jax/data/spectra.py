@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from astroad_jax.config import Spectra
-from astroad_jax.data.source import ROWS, Column, Source, as_text, describe, native, reading, select
+from astroad_jax.data.source import ROWS, Column, Source, as_text, describe, native, partition_name, reading, select
 from astroad_jax.errors import DataError
 from astroad_jax.preprocess import spectra as grids
 
@@ -49,7 +49,7 @@ class Survey(NamedTuple):
 
     Attributes
     ----------
-    name, path, format : str
+    path, format : str
         As in `Source`.
     table : dict of (N,) arrays
         ``object_id``, ``z`` (NaN where unknown), ``spectype`` (``""`` where unknown), and ``ra`` and ``dec`` in degrees
@@ -62,7 +62,6 @@ class Survey(NamedTuple):
         Whether the file has inverse variances; without them a signal-to-noise ratio means nothing.
     """
 
-    name: str
     path: str
     format: str
     table: dict[str, np.ndarray]
@@ -99,7 +98,7 @@ def gridded(survey: Survey, settings: Spectra) -> Source:
                     part |= next(resampled)
             yield {name: part[name] for name in names}
 
-    return Source(survey.name, survey.path, survey.format, known, num_rows, chunks)
+    return Source(partition_name(survey.path, ""), survey.path, survey.format, known, num_rows, chunks)
 
 
 def _resampled(survey: Survey, z: np.ndarray, settings: Spectra, rows: int) -> Iterator[dict[str, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from astroad_jax.config import Spectra
 from astroad_jax.data import spectra_arrays, spectra_desi, spectra_lamost, spectra_sdss
-from astroad_jax.data.folder import PICTURES, files_below, folder_name, is_pattern, matches
+from astroad_jax.data.folder import PICTURES, files_below, is_pattern, matches
 from astroad_jax.data.hdus import open_hdus, suffix_of
 from astroad_jax.data.npz import headers_of
 from astroad_jax.data.source import ROWS, Source, partition_name, select
@@ -23,8 +24,10 @@ MANY_OBJECTS = {
     "mmu": spectra_arrays.open_mmu,
     "spectra_npz": spectra_arrays.open_spectra_npz,
 }
+IN_VACUUM = ("desi", "sdss", "lamost")  # whose wavelengths are never those in air
 HDF5 = (".h5", ".hdf5")
 LOOKED_AT = 3  # files of a directory that are looked into: the first may be damaged
+log = logging.getLogger(__name__)
 
 
 def spectra_format(path: str) -> str:
@@ -49,7 +52,7 @@ def open_spectra(path: str, format: str, settings: Spectra | None) -> Source:
     DataError
         As the format's reader; no such files, or files whose columns differ.
     """
-    settings, several = settings or Spectra(), is_pattern(path) or os.path.isdir(path)
+    settings, several = _known(settings or Spectra(), path, format), is_pattern(path) or os.path.isdir(path)
     files = [file for file in _files(path) if _belongs(file, format)] if several else [path]
     if not files:
         raise DataError("no file here holds such spectra", where=path, expected=format, got="none", fix="check the path")
@@ -57,6 +60,14 @@ def open_spectra(path: str, format: str, settings: Spectra | None) -> Source:
         return ONE_OBJECT[format](path, files, settings)
     sources = [MANY_OBJECTS[format](file, settings) for file in files]
     return joined(path, sources) if several else sources[0]
+
+
+def _known(settings: Spectra, path: str, format: str) -> Spectra:
+    """The settings, without those that the survey itself settles."""
+    if not settings.air or format not in IN_VACUUM:
+        return settings
+    log.warning("%s: wavelengths of %s are in vacuum, so that spectra.air is not heeded", path, format)
+    return settings.model_copy(update={"air": False})
 
 
 def beside(path: str, settings: Spectra) -> list[str]:
@@ -94,27 +105,33 @@ def joined(path: str, sources: Sequence[Source]) -> Source:
         for source in sources:
             yield from source.chunks(rows, names)
 
-    name = folder_name(path) if os.path.isdir(path) else partition_name(path, suffix_of(path))
-    return Source(name, path, first.format, first.columns, sum(source.num_rows or 0 for source in sources), chunks)
+    return Source(
+        partition_name(path, ""), path, first.format, first.columns, sum(source.num_rows or 0 for source in sources), chunks
+    )
 
 
 def _files(path: str) -> list[str]:
-    """Candidates in a directory or of a pattern; none where pictures lie among them."""
+    """Candidates in a directory or of a pattern, without files of redshifts; none where pictures lie in a directory."""
     if is_pattern(path):
-        every = matches(path)
-    else:
-        names = files_below(path)
-        if any(name.lower().endswith(PICTURES) for name in names):
-            return []
-        every = [os.path.join(path, name) for name in names]
-    coadds = [file for file in every if Path(file).name.startswith("coadd-") and suffix_of(file)]
-    if coadds or is_pattern(path):
-        return coadds or every
-    return spectrum_files(path) or [file for file in every if file.lower().endswith(HDF5)]
+        return _coadds([file for file in matches(path) if not _is_redshifts(file)])
+    names = files_below(path)
+    if any(name.lower().endswith(PICTURES) for name in names):
+        return []
+    single = [file for file in spectrum_files(path) if not _is_redshifts(file)]
+    return _coadds(single) or [os.path.join(path, name) for name in names if name.lower().endswith(HDF5)]
+
+
+def _coadds(files: list[str]) -> list[str]:
+    """DESI's coadds where there are any, for their directories have files of other kinds; else all."""
+    return [file for file in files if Path(file).name.startswith("coadd-")] or files
+
+
+def _is_redshifts(file: str) -> bool:
+    return Path(file).name.startswith(spectra_desi.REDSHIFT_FILES)
 
 
 def _belongs(file: str, format: str) -> bool:
-    """Whether a file has the suffix of a format."""
+    """Whether a file among others is one of a format, by its suffix."""
     if format == "spectra_npz":
         return file.lower().endswith(".npz")
     return file.lower().endswith(HDF5) if format == "mmu" else bool(suffix_of(file))
