@@ -62,7 +62,9 @@ def test_order_of_rows_changes_no_bit(monkeypatch):
     whole = active.relevance(features, score, labels, seed=1, **options)
     mixed = np.random.default_rng(1).permutation(len(score))
     monkeypatch.setattr(active, "BLOCK", 50)
-    np.testing.assert_array_equal(active.relevance(features[mixed], score[mixed], labels[mixed], seed=1, **options), whole[mixed])
+    np.testing.assert_array_equal(
+        active.relevance(features[mixed], score[mixed], labels[mixed], seed=1, **options), whole[mixed]
+    )
     assert not np.array_equal(active.relevance(features, score, labels, seed=2, **options), whole)
 
 
@@ -225,7 +227,7 @@ def test_the_loop_refuses_what_is_no_answer(bad):
 
 
 def mock(seed: int = 0, rows: int = 2000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ordinary objects about 0; anomalies of two kinds in two corners, as strange as each other, a quarter of them wanted."""
+    """Ordinary objects about 0; anomalies of two kinds in two corners, equally strange, a quarter of them wanted."""
     rng = np.random.default_rng(seed)
     kind = np.repeat([0, 1, 2], [rows, 150, 450])
     corners = np.zeros((3, 10))
