@@ -31,7 +31,7 @@ def test_the_verbs_run_as_shown(tmp_path, monkeypatch):
     runs.table(tmp_path / "survey.parquet", columns)
     (tmp_path / "new").mkdir()
     runs.table(tmp_path / "new" / "a.parquet", columns)
-    assert [line.split()[0] for line in VERBS] == ["inspect", "keys", "train", "score", "evaluate", "quickstart"]
+    assert [line.split()[0] for line in VERBS] == ["inspect", "keys", "train", "score", "evaluate", "rank", "quickstart"]
     for line in VERBS:
         words = shlex.split(line)
         if ">" in words:
