@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from astroad_jax import config, data, preprocess
-from astroad_jax.app.split import CALIBRATION, TRAIN, class_index, hash_parts
+from astroad_jax.app.split import CALIBRATION, TRAIN, VALIDATION, class_index, hash_parts
 from astroad_jax.errors import DataError
 from astroad_jax.types import Feed
 
@@ -21,12 +21,15 @@ class Overview(NamedTuple):
         Training rows, at most ``data.shuffle_rows``, drawn from the whole file.
     calibration : (x, ids)
         Calibration rows, likewise.
+    validation : (x, labels)
+        Validation rows, likewise; none where none are asked for.
     classes : tuple of str
         Labels of the training rows; ``("",)`` where there are none.
     """
 
     sample: np.ndarray
     calibration: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
     classes: tuple[str, ...]
 
 
@@ -62,18 +65,34 @@ def survey(source: data.Source, roles: data.Roles, settings: config.Run) -> Over
         Repeated ids, or no row to train on.
     """
     size, seed = settings.data.shuffle_rows, settings.train.seed
-    train, calibration, labels, ids = Reservoir(size, seed, 0), Reservoir(size, seed, 1), set(), []
+    train, calibration, validation = (Reservoir(size, seed, use) for use in range(3))
+    labels, ids = set(), []
     for table in data.stream_tables(source, roles, min(size, 65536)):
         part = hash_parts(table.ids, table.label, settings)
         train.add(table.x[part == TRAIN])
         calibration.add(table.x[part == CALIBRATION], table.ids[part == CALIBRATION])
+        rows = part == VALIDATION
+        validation.add(table.x[rows], _labels(table, rows))
         labels |= set(np.unique(table.label[part == TRAIN]).tolist()) if table.label is not None else set()
         ids.append(table.ids)
     data.check_ids(np.concatenate(ids), source.path)
     (sample,) = train.rows()
     if not len(sample):
         raise DataError("no row is left to train on", where=source.path, fix="check data.anomalies and the fractions")
-    return Overview(sample, calibration.rows(), tuple(sorted(labels - {""})) or ("",))
+    return Overview(sample, calibration.rows(), validation.rows(), tuple(sorted(labels - {""})) or ("",))
+
+
+def _labels(table: data.Table, rows: np.ndarray) -> np.ndarray:
+    return table.label[rows] if table.label is not None else np.full(rows.sum(), "", "U1")
+
+
+def transformed(
+    x: np.ndarray, labels: np.ndarray, scaler: preprocess.Scaler, classes: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Columns of the usable rows, preprocessed."""
+    x, flags = preprocess.apply(scaler, x)
+    usable = ~preprocess.unusable(scaler, flags)
+    return {"x": np.asarray(x)[usable], "y": class_index(labels[usable], classes)}
 
 
 def feed(
@@ -84,10 +103,7 @@ def feed(
 
     def transform(table: data.Table) -> dict[str, np.ndarray]:
         rows = hash_parts(table.ids, table.label, settings) == TRAIN
-        x, flags = preprocess.apply(scaler, table.x[rows])
-        usable = ~preprocess.unusable(scaler, flags)
-        labels = table.label[rows] if table.label is not None else np.full(rows.sum(), "", "U1")
-        return {"x": np.asarray(x)[usable], "y": class_index(labels[usable], classes)}
+        return transformed(table.x[rows], _labels(table, rows), scaler, classes)
 
     options = settings.train
     return stream_feed(
