@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from astroad_jax.engine import train
+from astroad_jax.engine.feed import resident
 from astroad_jax.errors import ConfigError
 from benchmarks import common
 
@@ -20,6 +21,7 @@ TINY = {
     "latent_search": ["size=8", "batches=[2]"],
     "gan_step": ["size=8"],
     "spectra": ["pixels=300", "bins=40", "rows=[60]", "grow=[60]", "batches=[3]"],
+    "spectra_vae": ["hidden=[6]", "batches=[1]", "repeats=1"],
 }
 KEYS = {"benchmark", "case", "metric", "value", "unit", "against", "ratio", "spread"}
 
@@ -148,6 +150,28 @@ def test_both_sides_move_the_critic_alike():
     says = lambda images: float(made.pair.critic.apply(made.state.critic, images).mean())  # noqa: E731
     assert losses[0] == pytest.approx(says(fake) - says(x), abs=0.05)
     assert losses[-1] < losses[0]
+
+
+def test_both_sides_train_and_score_spectra_alike():
+    """Same weights: the same scores, but for the draws; and from there losses that fall as far."""
+    pytest.importorskip("torch")
+    from benchmarks import spectra_peers, spectra_vae
+
+    settings = spectra_vae.Settings(**{**spectra_vae.SMOKE, "rows": 256, "samples": 2000})
+    method, state = spectra_vae.started(settings, settings.samples)
+    theirs = spectra_peers.Autoencoder(spectra_vae.config(settings, settings.samples), jax.device_get(state))
+    x = spectra_vae.spectra(settings.rows, settings.pixels)
+    score = jax.jit(method.score)
+    mine = [score(jax.random.key(0), state, {"x": row}) for row in x[:5]]
+    for name, values in theirs.score(x[:5]).items():
+        rtol = 0.15 if name == "probability" else 1e-4
+        np.testing.assert_allclose([found[name] for found in mine], values, rtol=rtol, err_msg=name)
+    feed = resident({"x": x}, seed=0, batch_size=settings.batch)
+    long = spectra_vae.vae.build(spectra_vae.config(settings, 1), spectra_vae.plan(settings, 300))
+    losses = [row["loss"] for row in train.fit(long, feed, log_every=20).metrics]
+    _, others = theirs.train(x, settings.batch, 300, 20)
+    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] == pytest.approx(np.mean(others[-20:]), rel=0.3)
 
 
 def test_multiplications_of_the_papers_networks():
