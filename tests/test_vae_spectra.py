@@ -25,6 +25,7 @@ from astroad_jax.nets import forward
 from astroad_jax.types import Feed, Method, Plan
 
 PIXELS, BATCH = 8, 16
+UNIT = PIXELS**-0.5  # flux in which the networks reckon
 RNG = np.random.default_rng(0)
 TINY = {"name": "vae", "likelihood": "ivar", "hidden": (6,), "latent": 2, "plateau": 0, "samples": 4, "dropout": 0.0}
 PLAN = Plan(2 * PIXELS, 12, 2, 2, shape=(2, PIXELS))
@@ -73,8 +74,8 @@ def by_hand(x: np.ndarray, out: np.ndarray, kind: str) -> np.ndarray:
                 sigma = ivar[pixel] ** -0.5
                 constant = norm.logpdf(0, scale=sigma)
             else:
-                sigma, constant = np.sqrt(1e-4**2 + np.exp(out[row, PIXELS + pixel]) / PIXELS), 0.0
-            costs[row] -= norm.logpdf(flux[pixel], out[row, pixel], sigma) - constant
+                sigma, constant = np.sqrt(1e-4**2 + UNIT**2 * np.exp(out[row, PIXELS + pixel])), 0.0
+            costs[row] -= norm.logpdf(flux[pixel], UNIT * out[row, pixel], sigma) - constant
     return costs
 
 
@@ -88,7 +89,8 @@ def test_negative_evidence_lower_bound_against_numpy(kind):
     given = batch(mask=(np.arange(BATCH) < 11).astype(np.float32))
     key = jax.random.key(5)
     _, metrics = step(key, state, given)
-    mean, log_var = np.split(np.asarray(forward(nets.encoder, state.encoder, given["x"][:, 0]), np.float64), 2, axis=1)
+    heads = forward(nets.encoder, state.encoder, given["x"][:, 0] / np.float32(UNIT))
+    mean, log_var = np.split(np.asarray(heads, np.float64), 2, axis=1)
     noise = np.asarray(jax.random.normal(key, (3, *mean.shape)))
     cost = [
         by_hand(given["x"], np.asarray(nets.decode(state, jnp.asarray(mean + np.exp(log_var / 2) * e, jnp.float32))), kind)
@@ -123,7 +125,7 @@ def test_weighted_mse_is_equation_6(kind):
 def test_probability_converges_to_the_closed_form_of_a_linear_decoder():
     """E over z ~ N(m, S) of |A z + b - x|^2 ivar / 2 is that at m plus the trace of A' ivar A S, halved."""
     nets, made, state, *_ = started(hidden=(), latent=3, samples=100_000, score_by="probability")
-    kernel, bias = (np.asarray(state.decoder["params"]["Dense_0"][name], np.float64) for name in ("kernel", "bias"))
+    kernel, bias = (UNIT * np.asarray(state.decoder["params"]["Dense_0"][name], np.float64) for name in ("kernel", "bias"))
     x = spectra(1, seed=3)
     mean, log_var = (np.asarray(part[0], np.float64) for part in nets.encode(state, x))
     difference, ivar = mean @ kernel + bias - x[0, 0], x[0, 1]
@@ -300,7 +302,7 @@ def table(held_out: bool) -> Feed:
 
 def trained(feed: Feed, hooks: Hooks = Hooks(), select: bool = False, **options) -> Fitted:  # noqa: B008
     """A run at a learning rate so high that the losses do not fall for long; three steps an epoch."""
-    values = configure({**TINY, "plateau": 2, "learning_rate": 0.3})
+    values = configure({**TINY, "plateau": 2, "learning_rate": 1.0})
     made = build(values, PLAN._replace(num_steps=3 * EPOCHS, steps_per_epoch=3))
     return fit(keep_best(made, 3) if select else made, feed, seed=2, log_every=1, hooks=hooks, **options)
 

@@ -5,6 +5,10 @@ The encoder sees the flux alone, as it is given: a masked pixel should hold what
 it), for the likelihood gives it no weight but the encoder sees it. Of any other object the numbers themselves are seen,
 and all have the same weight.
 
+The networks work in units of r, the root mean square of a pixel: W^-1/2 for a spectrum of unit norm, 1 for other objects.
+The encoder sees x / r, and what the decoder gives is multiplied by r. The paper does not say so: unit norm is all it tells.
+It is the same model, trained faster: at a learning rate of 1e-3 and 1,000 pixels the loss falls twice as fast at first.
+
 Equation numbers are those of Nicolaou et al., "Identifying anomalous DESI galaxy spectra with a variational autoencoder".
 """
 
@@ -63,9 +67,19 @@ def planes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return x[:, 0], jnp.where(x[:, 1] > 0, x[:, 1], 0.0)
 
 
+def unit(x: jax.Array) -> float:
+    """Typical flux r of a pixel, in whose units the networks work."""
+    return x.shape[-1] ** -0.5 if is_spectra(x) else 1.0
+
+
 def seen(x: jax.Array) -> jax.Array:
-    """What the encoder is shown: of a spectrum the flux, of any other object all of it."""
-    return x[:, 0] if is_spectra(x) else x
+    """What the encoder is shown: of a spectrum the flux in units of `unit`, of any other object all of it."""
+    return x[:, 0] / unit(x) if is_spectra(x) else x
+
+
+def _mean(x: jax.Array, out: jax.Array) -> jax.Array:
+    """The decoder's output as flux."""
+    return unit(x) * out
 
 
 def _difference(x: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -120,14 +134,20 @@ def ivar() -> Likelihood:
     """
 
     def cost(x: jax.Array, out: jax.Array) -> jax.Array:
-        difference, weight = _difference(x, out)
+        difference, weight = _difference(x, _mean(x, out))
         return 0.5 * jnp.sum(weight * difference**2, axis=-1)
 
+    def error(x: jax.Array, out: jax.Array) -> jax.Array:
+        return _weighted_error(x, _mean(x, out))
+
+    def rebuilt(x: jax.Array, out: jax.Array) -> jax.Array:
+        return _rebuilt(x, _mean(x, out))
+
     def pixels(x: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
-        difference, weight = _difference(x, out)
+        difference, weight = _difference(x, _mean(x, out))
         return _shown(x, difference * jnp.sqrt(weight), 0.5 * weight * difference**2)
 
-    return Likelihood(1, seen, cost, _weighted_error, _rebuilt, pixels, _used)
+    return Likelihood(1, seen, cost, error, rebuilt, pixels, _used)
 
 
 def _weighted_error(x: jax.Array, mean: jax.Array) -> jax.Array:
@@ -139,16 +159,14 @@ def _weighted_error(x: jax.Array, mean: jax.Array) -> jax.Array:
 def learnt(floor: float = 1e-4) -> Likelihood:
     """N(y, s^2) with y and s for every pixel from the decoder (eq. 5, whose printed logarithm has lost its factor 1/2).
 
-    The decoder gives y and t, side by side, and s^2 = floor^2 + r^2 exp(t) with r the typical flux of a pixel: W^-1/2 for
-    a spectrum of unit norm, 1 for other objects, so that t starts near where it will end. Of a spectrum's inverse variance
+    The decoder gives y / r and t, side by side, and s^2 = floor^2 + r^2 exp(t). Of a spectrum's inverse variance
     only the mask is used here; `error` is eq. 6 all the same, and the residuals are in units of the survey's sigma (of 1,
     where objects have none).
     """
 
     def moments(x: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean, log_scale = jnp.split(out, 2, axis=-1)
-        typical = 1.0 / mean.shape[-1] if is_spectra(x) else 1.0
-        return mean, floor**2 + typical * jnp.exp(log_scale)
+        return _mean(x, mean), floor**2 + unit(x) ** 2 * jnp.exp(log_scale)
 
     def by_pixel(x: jax.Array, out: jax.Array) -> jax.Array:
         mean, variance = moments(x, out)
