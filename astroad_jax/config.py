@@ -50,6 +50,33 @@ class Data(Frozen):
         return [str(name) if isinstance(name, int | float) and not isinstance(name, bool) else name for name in several]
 
 
+class Spectra(Frozen):
+    """How survey spectra are brought to one grid, and which of them are fit for it; read where files are read."""
+
+    bins: int = Field(1000, ge=1, description="pixels of the common grid, all equally wide")
+    low: float = Field(3600.0, gt=0, allow_inf_nan=False, description="where the grid begins, in Angstrom (vacuum)")
+    high: float = Field(7556.0, gt=0, allow_inf_nan=False, description="where it ends")
+    frame: Literal["rest", "observed"] = Field(
+        "rest", description="frame of the grid; under observed nothing is shifted, and redshifts are not looked at"
+    )
+    air: bool = Field(False, description="the files' wavelengths are those in air: convert them to vacuum")
+    z_min: float = Field(0.0, gt=-1, allow_inf_nan=False, description="lowest redshift taken")
+    z_max: float = Field(0.3, gt=-1, allow_inf_nan=False, description="highest redshift taken")
+    snr_min: float = Field(
+        5.0, ge=0, allow_inf_nan=False, description="median signal-to-noise of a bin that a spectrum must exceed; 0 = no cut"
+    )
+    coverage: float = Field(1.0, ge=0, le=1, description="share of the grid that pixels, good or bad, must cover")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Spectra:
+        """Each range goes upwards."""
+        if self.high <= self.low:
+            raise ValueError("high must be above low")
+        if self.z_max < self.z_min:
+            raise ValueError("z_max must not be below z_min")
+        return self
+
+
 class Preprocess(Frozen):
     """How objects are scaled; fitted on training rows only and saved with the model."""
 
@@ -111,6 +138,7 @@ class Run(Frozen):
     """A whole run: one TOML file."""
 
     data: Data = Data()
+    spectra: Spectra = Spectra()
     preprocess: Preprocess = Preprocess()
     method: dict[str, Any] = Field({}, validate_default=True)
     train: Train = Train()

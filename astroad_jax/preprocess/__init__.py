@@ -14,10 +14,11 @@ import numpy as np
 
 from astroad_jax.config import Preprocess
 from astroad_jax.errors import ConfigError
-from astroad_jax.preprocess import features, images
+from astroad_jax.preprocess import features, images, spectra
 from astroad_jax.preprocess import scaler as _scaler
-from astroad_jax.preprocess.scaler import FLAG_NAMES, Array, Scaler, save, unusable
+from astroad_jax.preprocess.scaler import Array, Scaler, save
 
+FLAG_NAMES = {**_scaler.FLAG_NAMES, **spectra.FLAG_NAMES}
 __all__ = ["FLAG_NAMES", "Scaler", "apply", "fit", "kind_for", "load", "save", "unusable"]
 
 
@@ -64,6 +65,13 @@ def apply(scaler: Scaler, x: Array, xp: Any = np) -> tuple[Array, Array]:
         Objects of another shape than was fitted.
     """
     return _home(scaler.kind).apply(scaler, x, xp)
+
+
+def unusable(scaler: Scaler, flags: Array) -> Array:
+    """(N,) bool: which objects must get a null score: by what `apply` found (`scaler.unusable`), or by what their reader
+    did (the flags of `spectra`, all of which exclude).
+    """
+    return _scaler.unusable(scaler, flags) | ((flags & spectra.EXCLUDED) != 0)
 
 
 def load(path: Path) -> Scaler:
