@@ -7,6 +7,7 @@ smooth, without noise, and of few dimensions, so a survey made of them is simple
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from astroad_jax.errors import DataError
 from experiments import common
 
+SPEED_OF_LIGHT = 299_792.458  # km / s
 GALAXIES, OTHERS = "redrock_galaxy_archetypes_750", "redrock_qso_star_bases"
 # component: wavelength in vacuum, group whose strength varies together, measured between, and its share of what is measured
 EMISSION = {
@@ -71,6 +73,14 @@ class Objects(NamedTuple):
     def take(self, rows: np.ndarray) -> Objects:
         """Some of them."""
         return Objects(*(values[rows] for values in self))
+
+
+class Exposure(NamedTuple):
+    """Objects, where they are, and where the survey believes them to be, ``(N,)`` redshifts each."""
+
+    objects: Objects
+    z_true: np.ndarray
+    z: np.ndarray
 
 
 class Templates(NamedTuple):
@@ -142,9 +152,9 @@ def _galaxies(wave: np.ndarray, flux: np.ndarray) -> tuple[np.ndarray, ...]:
     scale = np.zeros(len(order))
     scale[len(order) - len(wanted) :] = wanted / np.maximum(lines[len(order) - len(wanted) :, NAMES.index("Halpha")], 1e-9)
     mean = continuum.mean(0)
-    u, s, basis = np.linalg.svd(continuum - mean, full_matrices=False)
-    kept = s > 1e-3 * s[0]
-    return mean, basis[kept], (u * s)[:, kept], lines * scale[:, None]
+    variance, basis = np.linalg.eigh((continuum - mean).T @ (continuum - mean))
+    basis = basis[:, variance > 1e-6 * variance[-1]].T[::-1]
+    return mean, basis, (continuum - mean) @ basis.T, lines * scale[:, None]
 
 
 def _without_lines(wave: np.ndarray, flux: np.ndarray) -> np.ndarray:
@@ -163,10 +173,9 @@ def _without_lines(wave: np.ndarray, flux: np.ndarray) -> np.ndarray:
 
 def _quantiles(count: int) -> np.ndarray:
     """Rising equivalent widths of H alpha (Angstrom) of a survey's star-forming galaxies."""
-    from scipy.stats import norm
-
     median, scatter, most = WIDTHS
-    return np.minimum(median * 10 ** (scatter * norm.ppf((np.arange(count) + 0.5) / max(count, 1))), most)
+    normal = [NormalDist().inv_cdf((i + 0.5) / count) for i in range(count)]
+    return np.minimum(median * 10 ** (scatter * np.array(normal)), most)
 
 
 def galaxies(rng: np.random.Generator, templates: Templates, count: int) -> Objects:
