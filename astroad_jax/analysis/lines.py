@@ -19,6 +19,8 @@ BREAK = ((3750.0, 3950.0), (4050.0, 4250.0))
 ENDS = ((3700.0, 4300.0), (6800.0, 7500.0))  # blue and red continuum
 FLAT = 0.1  # relative change of a continuum below which it counts as unchanged
 FAINT = 1.0  # Angstrom of equivalent width below which a line counts as unchanged
+BROAD = 10.0  # the same of H alpha's wings
+WING_BANDS = ((6340.0, 6400.0), (6790.0, 6850.0))
 
 
 class Line(NamedTuple):
@@ -116,18 +118,20 @@ def strength(wave: np.ndarray, flux: np.ndarray, name: str) -> Strength:
     return Strength(excess @ inside[used], share @ inside[used])
 
 
-def broadening(wave: np.ndarray, flux: np.ndarray, name: str = "Hbeta") -> np.ndarray:
-    """Share of a line's light beyond its narrow window, within 10,000 km/s: about 0 for a narrow line, most for a broad one.
+def wings(wave: np.ndarray, flux: np.ndarray) -> np.ndarray:
+    """(N,): equivalent width of H alpha's wings, 1,500 to 6,000 km/s to either side, in Angstrom.
 
-    The continuum is the median of what is 10,000 to 14,000 km/s away. NaN without emission.
+    Beyond [N II] and short of [S II], so that no narrow line is in them: about 0 without a broad component, tens with one.
+    NaN where there is no positive continuum.
     """
-    flux, centre = np.asarray(flux, np.float64), np.mean(LINES[name].waves)
-    velocity = np.abs(wave / centre - 1) * SPEED_OF_LIGHT
-    step, far = np.diff(_edges(wave)), (velocity > 10_000) & (velocity < 14_000)
-    light = np.clip(flux - np.median(flux[:, far], axis=1)[:, None], 0, None) * step
-    whole = light[:, velocity < 10_000].sum(1)
+    flux, edges = np.asarray(flux, np.float64), _edges(wave)
+    sides = [_level(wave, flux, band) for band in WING_BANDS]
+    at = [sum(band) / 2 for band in WING_BANDS]
+    velocity = np.abs(wave / LINES["Halpha"].waves[0] - 1) * SPEED_OF_LIGHT
+    used = (velocity > 1_500) & (velocity < 6_000)
+    ground = sides[0][:, None] + ((sides[1] - sides[0]) / (at[1] - at[0]))[:, None] * (wave[used] - at[0])
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(whole > 0, light[:, (velocity > 1_000) & (velocity < 10_000)].sum(1) / whole, np.nan)
+        return np.where(ground > 0, flux[:, used] / ground - 1, np.nan) @ np.diff(edges)[used]
 
 
 def break_4000(wave: np.ndarray, flux: np.ndarray) -> np.ndarray:
@@ -152,7 +156,7 @@ def changes(
     list of dict
         One a dimension, counted from 1: ``blue`` and ``red`` continuum as high over low, the 4000 Angstrom break at either
         end, each line's equivalent width (Angstrom, positive in emission) and integrated flux at either end, and the
-        share of the broad in H beta at either end.
+        equivalent width of H alpha's wings at either end.
     """
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     blue, red = (_level(wave, high, band) / _level(wave, low, band) for band in ENDS)
@@ -161,7 +165,7 @@ def changes(
         ends = strength(wave, low, name), strength(wave, high, name)
         pairs[name] = (ends[0].width, ends[1].width)
         pairs[f"{name} flux"] = (ends[0].flux, ends[1].flux)
-    pairs["broad"] = (broadening(wave, low), broadening(wave, high))
+    pairs["wings"] = (wings(wave, low), wings(wave, high))
     rows = []
     for i in range(len(low)):
         both = {f"{name} {end}": float(pair[j][i]) for name, pair in pairs.items() for j, end in enumerate(("low", "high"))}
@@ -177,7 +181,7 @@ def arrows(rows: Sequence[Mapping[str, object]], names: Sequence[str] = ("Halpha
         shift = row["break high"] - row["break low"]
         parts += [f"4000 A {'strengthens' if shift > 0 else 'weakens'}"] if abs(shift) > FLAT else []
         signs = {LINES[name].label: _sign(row[f"{name} high"] - row[f"{name} low"], FAINT) for name in names}
-        broad = abs(row["broad high"] - row["broad low"]) > FLAT
+        broad = abs(row["wings high"] - row["wings low"]) > BROAD
         found.append({"dimension": row["dimension"], "continuum": ", ".join(parts) or "-", **signs,
                       "broadening": "yes" if broad else "no"})  # fmt: skip
     return found
