@@ -112,10 +112,11 @@ def inspect(
         from astroad_jax.app import inspection
         from astroad_jax.data import open_source
 
-        chosen = config.load(None, settings or []).data
+        chosen = config.load(None, settings or [])
         for path in files:
-            found = inspection.inspect(open_source(path, size=chosen.size), chosen)
-            text = config.dumps(inspection.suggest(found, chosen))
+            source = open_source(path, size=chosen.data.size, spectra=chosen.spectra)
+            found = inspection.inspect(source, chosen.data, chosen.spectra)
+            text = config.dumps(inspection.suggest(found, chosen.data, chosen.spectra))
             print(_table_report(found))
             print(text if path == files[0] else _commented(text))  # one configuration a file
 
@@ -149,7 +150,7 @@ def _train(chosen: Any, out: Path) -> None:
 
     if not chosen.data.path:
         raise ConfigError("no table to train on", where="data.path", fix="give --data FILE, or set data.path")
-    source = tables.open_source(chosen.data.path, size=chosen.data.size)
+    source = tables.open_source(chosen.data.path, size=chosen.data.size, spectra=chosen.spectra)
     fitted = run(source, chosen, out, progress=is_primary())
     if is_primary():
         print(f"model   {out}")
@@ -254,6 +255,7 @@ def _table_report(found: dict[str, Any]) -> str:
         "  ".join(f"{name}: {roles[name] or '-'}" for name in ("id", "ra", "dec", "label")),
         "  ".join(f"{name} {count}" for name, count in counts.items()),
         *(["labels: " + ", ".join(f"{name or '(none)'} {count}" for name, count in labels.items())] if labels else []),
+        *_selection_lines(found),
         *([] if roles["id"] else ["no column is known to hold ids: objects get row numbers, unless data.id names one"]),
         *([f"left out: {', '.join(f'{n} ({t})' for n, t in found['left_out'].items())}"] if found["left_out"] else []),
         *table(found["columns"]).splitlines(),
@@ -261,6 +263,14 @@ def _table_report(found: dict[str, Any]) -> str:
         "a configuration to start from",
     ]
     return _commented("\n".join(lines))
+
+
+def _selection_lines(found: dict[str, Any]) -> list[str]:
+    """Of spectra: their grid, and how many objects are left out for what."""
+    if "grid" not in found:
+        return []
+    reasons = [f"  {count} {name}" for name, count in found["reasons"].items()]
+    return [f"spectra: {found['grid']}", f"objects left out: {found['left_out_rows']} of {found['rows']}", *reasons]
 
 
 def _commented(text: str) -> str:

@@ -60,6 +60,9 @@ class Spectra(Frozen):
         "rest", description="frame of the grid; under observed nothing is shifted, and redshifts are not looked at"
     )
     air: bool = Field(False, description="the files' wavelengths are those in air: convert them to vacuum")
+    redshifts: str = Field(
+        "", description="DESI: file of redshifts, or directory of redrock files; empty: the redrock file beside the coadd"
+    )
     z_min: float = Field(0.0, gt=-1, allow_inf_nan=False, description="lowest redshift taken")
     z_max: float = Field(0.3, gt=-1, allow_inf_nan=False, description="highest redshift taken")
     snr_min: float = Field(

@@ -121,7 +121,7 @@ def strangest(table: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:
     """The objects of highest score, highest first; null scores never."""
     order = np.argsort(-np.where(np.isnan(table["score"]), -np.inf, table["score"]), kind="stable")[:count]
     order = order[np.isfinite(table["score"][order])]
-    names = [name for name in ("object_id", "ra", "dec", "label", "score", "p_value") if name in table]
+    names = [name for name in ("object_id", "ra", "dec", "label", "z", "snr", "score", "p_value") if name in table]
     return [{"rank": i + 1, **{name: table[name][row].item() for name in names}} for i, row in enumerate(order)]
 
 

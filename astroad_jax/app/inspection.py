@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from astroad_jax import config, data, files
+from astroad_jax import config, data, files, preprocess
 from astroad_jax.app.scoring import duplicates
 
 SHOWN = 12  # labels listed
 
 
-def inspect(source: data.Source, settings: config.Data) -> dict[str, Any]:
+def inspect(source: data.Source, settings: config.Data, spectra: config.Spectra | None = None) -> dict[str, Any]:
     """Read a table once and count what matters.
 
     Returns
@@ -21,13 +21,15 @@ def inspect(source: data.Source, settings: config.Data) -> dict[str, Any]:
     dict
         ``rows``, ``format``, ``roles``, ``left_out`` (columns that play no role, with their types), ``columns`` (one row
         each: type, missing, infinite, range, remarks), ``labels`` (counts), ``duplicate_ids``, ``complete_rows``
-        (counting only columns with anything in them), ``empty_rows``.
+        (counting only columns with anything in them), ``empty_rows``; of spectra also ``left_out_rows``, ``reasons``
+        (how many rows have each flag) and ``grid``, those `spectra` that they were brought to on reading.
     """
     roles = data.find_roles(source, settings)
     columns = {name: _Seen() for name in roles.features}
     labels: Counter[str] = Counter()
-    rows = complete = empty = 0
-    wanted = list(dict.fromkeys([*roles.features, *([roles.label] if roles.label else [])]))
+    reasons: Counter[str] = Counter()
+    rows = complete = empty = lost = 0
+    wanted = list(dict.fromkeys(name for name in (*roles.features, roles.label, roles.flags) if name))
     fitting = data.fitting_rows(source.columns[name] for name in wanted)
     for chunk in source.chunks(fitting, wanted):
         bad = np.concatenate([columns[name].add(chunk[name]) for name in roles.features], axis=1)
@@ -35,6 +37,10 @@ def inspect(source: data.Source, settings: config.Data) -> dict[str, Any]:
         if roles.label:
             names, counts = np.unique(data.as_labels(chunk[roles.label]), return_counts=True)
             labels.update(dict(zip(names.tolist(), counts.tolist())))
+        if roles.flags:
+            flags = chunk[roles.flags]
+            reasons.update({name: int(((flags & bit) > 0).sum()) for bit, name in preprocess.FLAG_NAMES.items()})
+            lost += int(preprocess.excluded(flags).sum())
     useful = [name for name, column in columns.items() if column.low <= column.high]
     if len(useful) < len(columns):  # a column without anything in it makes no row incomplete
         chunks = source.chunks(fitting, useful) if useful else ()
@@ -51,7 +57,15 @@ def inspect(source: data.Source, settings: config.Data) -> dict[str, Any]:
         "left_out": data.left_out(source, roles),
         "columns": [column.row(name, _kind(source.columns[name])) for name, column in columns.items()],
         "labels": dict(labels.most_common()),
-    }
+    } | (_selection(lost, reasons, spectra or config.Spectra()) if roles.flags else {})
+
+
+def _selection(lost: int, reasons: Counter[str], spectra: config.Spectra) -> dict[str, Any]:
+    """What became of spectra on reading."""
+    cuts = f"z {spectra.z_min:g} to {spectra.z_max:g}, " if spectra.frame == "rest" else ""
+    cuts += f"S/N above {spectra.snr_min:g}, {spectra.coverage:.0%} of the grid covered"
+    grid = f"{spectra.bins} bins from {spectra.low:g} to {spectra.high:g} Angstrom in the {spectra.frame} frame; {cuts}"
+    return {"left_out_rows": lost, "reasons": {name: count for name, count in reasons.items() if count}, "grid": grid}
 
 
 def _kind(column: data.Column) -> str:
@@ -98,8 +112,8 @@ class _Seen:
         return "varies by less than float32 can tell: subtract an offset" if grain > 1e-3 * (self.high - self.low) else ""
 
 
-def suggest(found: dict[str, Any], given: config.Data) -> config.Run:
-    """A configuration for a table that `inspect` has seen with the columns `given`."""
+def suggest(found: dict[str, Any], given: config.Data, spectra: config.Spectra | None = None) -> config.Run:
+    """A configuration for a table that `inspect` has seen with the columns `given`, and spectra on the grid given."""
     roles = {role: found["roles"][role] for role in ("id", "ra", "dec", "label")}
     several = len(set(found["labels"]) - {"", *given.anomalies}) >= 2
     useless = tuple(column["column"] for column in found["columns"] if column["lowest"] is None)
@@ -107,6 +121,7 @@ def suggest(found: dict[str, Any], given: config.Data) -> config.Run:
     return config.Run(
         data=given.model_copy(update={"path": files.canonical(found["path"]), **roles, "ignore": (*given.ignore, *useless)}),
         preprocess=config.Preprocess(nan="lowest" if incomplete else "flag"),
-        method={"name": "mcdsvdd" if several else "deep_svdd"},
-        train=config.Train(balance=several),
+        spectra=spectra or config.Spectra(),
+        method={"name": "vae" if "reasons" in found else "mcdsvdd" if several else "deep_svdd"},
+        train=config.Train(balance=several and "reasons" not in found),
     )

@@ -33,8 +33,9 @@ def quickstart(path: str | None, out: Path, settings: list[str], progress: bool 
     settings : list of str
         Overrides ``table.key=value``.
     """
-    size = config.load(None, settings).data.size
-    source = data.open_source(path, size=size) if path else data.memory("mock_survey", mock.survey())
+    asked = config.load(None, settings)
+    opened = data.open_source(path, size=asked.data.size, spectra=asked.spectra) if path else None
+    source = opened or data.memory("mock_survey", mock.survey())
     chosen = choose(source, settings, mocked=path is None)
     run, scores = out / "run", out / "scores"
     training.train(source, chosen, run, progress)
@@ -50,7 +51,8 @@ def choose(source: data.Source, settings: list[str], mocked: bool) -> config.Run
     table = {"ignore": ["kind"], "anomalies": ["anomaly"]} if mocked else {}
     asked = config.override({"data": table, "train": {"epochs": 40}}, settings)
     wanted = config.parse(config.Run, asked, "command line")
-    suggested = inspection.suggest(inspection.inspect(source, wanted.data), wanted.data).model_dump(exclude_defaults=True)
+    found = inspection.inspect(source, wanted.data, wanted.spectra)
+    suggested = inspection.suggest(found, wanted.data, wanted.spectra).model_dump(exclude_defaults=True)
     if mocked:
         suggested["data"].pop("path")
     merged = {name: {**suggested.get(name, {}), **asked.get(name, {})} for name in config.Run.model_fields}

@@ -59,10 +59,21 @@ def _partition(model: Bundle, source: data.Source | str | Path) -> catalog.Parti
     """Name an input without opening it: what is wrong with it then concerns its partition alone."""
     if isinstance(source, data.Source):
         path = files.canonical(source.path)
-        return catalog.Partition(source.name, path, lambda: _chunks(model, source), _stamp(path))
+        return catalog.Partition(source.name, path, lambda: _chunks(model, source), _stamps(model, path))
     path, name = files.canonical(source), data.partition_of(source)
-    size = model.settings.data.size if Path(path).is_dir() else 0
-    return catalog.Partition(name, path, lambda: _chunks(model, data.open_source(path, size=size)), _stamp(path))
+    return catalog.Partition(name, path, lambda: _chunks(model, _open(model, path)), _stamps(model, path))
+
+
+def _open(model: Bundle, path: str) -> data.Source:
+    """A table as the run's settings read it: its size of images, its grid of spectra."""
+    held = data.spectra_format(path) or None
+    size = model.settings.data.size if Path(path).is_dir() and not held else 0
+    return data.open_source(path, format=held, size=size, spectra=model.settings.spectra)
+
+
+def _stamps(model: Bundle, path: str) -> str:
+    """Stamps of all that an input's scores depend on: a coadd's redshifts are in a file of their own."""
+    return "; ".join(filter(None, map(_stamp, [path, *data.beside(path, model.settings.spectra)])))
 
 
 def _stamp(path: str) -> str:
@@ -186,9 +197,9 @@ def _preprocessed(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]
                 fix="score tables like the one trained on",
             )
         x, flags = preprocess.apply(model.scaler, table.x)
-        flags = flags | np.where(np.isin(table.ids, repeated), DUPLICATE_ID, 0).astype(np.uint32)
+        flags = flags | table.flags | np.where(np.isin(table.ids, repeated), DUPLICATE_ID, 0).astype(np.uint32)
         columns = {"object_id": table.ids, "ra": table.ra, "dec": table.dec, "label": table.label}
-        present = {name: values for name, values in columns.items() if values is not None}
+        present = {name: values for name, values in columns.items() if values is not None} | table.kept
         yield catalog.Chunk(present, x, flags, preprocess.unusable(model.scaler, flags))
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
 
-from astroad_jax import config
+from astroad_jax import config, data, preprocess
 from astroad_jax.data import splits
 from astroad_jax.errors import DataError
 
 TRAIN, CALIBRATION, TEST = 0, 1, 2
+log = logging.getLogger(__name__)
 
 
 class Parts(NamedTuple):
@@ -19,6 +21,24 @@ class Parts(NamedTuple):
     train: np.ndarray
     calibration: np.ndarray
     test: np.ndarray
+
+
+def report_left_out(source: data.Source, flags: np.ndarray) -> None:
+    """Say how many objects their reader excludes and why, and refuse a table of which nothing is left.
+
+    That most are left out is no defect here: the cuts in ``[spectra]`` choose a sample.
+    """
+    lost, reasons = int(preprocess.excluded(flags).sum()), preprocess.count_flags(flags)
+    if lost == len(flags):
+        raise DataError(
+            "none of these objects can be used",
+            where=source.path,
+            expected="spectra within the cuts of [spectra], with good pixels",
+            got=f"{lost} left out: {reasons}",
+            fix="widen the cuts, such as spectra.z_max=0.5 or spectra.snr_min=2, or choose other files",
+        )
+    if lost:
+        log.warning("%d of %d objects left out (%s)", lost, len(flags), reasons)
 
 
 def split(labels: np.ndarray, settings: config.Run) -> Parts:

@@ -7,9 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from astroad_jax import config, data, preprocess
-from astroad_jax.app.split import CALIBRATION, TRAIN, class_index, hash_parts
+from astroad_jax.app.split import CALIBRATION, TRAIN, class_index, hash_parts, report_left_out
 from astroad_jax.errors import DataError
 from astroad_jax.types import Feed
+
+
+EXCLUDED = -1  # part of rows that are in none
 
 
 class Overview(NamedTuple):
@@ -56,24 +59,33 @@ class Reservoir:
 def survey(source: data.Source, roles: data.Roles, settings: config.Run) -> Overview:
     """Read a table once: samples of its parts, its classes, and whether its ids are unique.
 
+    Rows that their reader excludes are left out of all of it.
+
     Raises
     ------
     DataError
         Repeated ids, or no row to train on.
     """
     size, seed = settings.data.shuffle_rows, settings.train.seed
-    train, calibration, labels, ids = Reservoir(size, seed, 0), Reservoir(size, seed, 1), set(), []
+    train, calibration, labels, ids, flags = Reservoir(size, seed, 0), Reservoir(size, seed, 1), set(), [], []
     for table in data.stream_tables(source, roles, min(size, 65536)):
-        part = hash_parts(table.ids, table.label, settings)
+        part = _parts(table, settings)
         train.add(table.x[part == TRAIN])
         calibration.add(table.x[part == CALIBRATION], table.ids[part == CALIBRATION])
         labels |= set(np.unique(table.label[part == TRAIN]).tolist()) if table.label is not None else set()
-        ids.append(table.ids)
+        ids.append(table.ids[part != EXCLUDED])
+        flags.append(table.flags)
+    report_left_out(source, np.concatenate(flags))
     data.check_ids(np.concatenate(ids), source.path)
     (sample,) = train.rows()
     if not len(sample):
         raise DataError("no row is left to train on", where=source.path, fix="check data.anomalies and the fractions")
     return Overview(sample, calibration.rows(), tuple(sorted(labels - {""})) or ("",))
+
+
+def _parts(table: data.Table, settings: config.Run) -> np.ndarray:
+    """Part of every row; `EXCLUDED` where its reader leaves it out."""
+    return np.where(preprocess.excluded(table.flags), EXCLUDED, hash_parts(table.ids, table.label, settings))
 
 
 def feed(
@@ -83,7 +95,7 @@ def feed(
     from astroad_jax.data.pipeline import stream_feed
 
     def transform(table: data.Table) -> dict[str, np.ndarray]:
-        rows = hash_parts(table.ids, table.label, settings) == TRAIN
+        rows = _parts(table, settings) == TRAIN
         x, flags = preprocess.apply(scaler, table.x[rows])
         usable = ~preprocess.unusable(scaler, flags)
         labels = table.label[rows] if table.label is not None else np.full(rows.sum(), "", "U1")

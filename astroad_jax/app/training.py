@@ -12,7 +12,7 @@ from astroad_jax import config, data, files, preprocess
 from astroad_jax.analysis import calibrate
 from astroad_jax.app import bundle, streaming
 from astroad_jax.app.launch import is_primary
-from astroad_jax.app.split import class_index, split
+from astroad_jax.app.split import Parts, class_index, report_left_out, split
 from astroad_jax.engine import rundir, sharding
 from astroad_jax.engine.feed import resident
 from astroad_jax.engine.score import make_scorer
@@ -121,9 +121,11 @@ def _check_calibration(rows: int, source: data.Source) -> None:
 def _load(source: data.Source, roles: data.Roles, settings: config.Run) -> Prepared:
     """Hold the table in memory."""
     table = data.read_table(source, roles)
-    data.check_ids(table.ids, source.path)
+    chosen = np.flatnonzero(~preprocess.excluded(table.flags))
+    report_left_out(source, table.flags)
+    data.check_ids(table.ids[chosen], source.path)
     labels = table.label if table.label is not None else np.full(len(table.ids), "", "U1")
-    parts = split(labels, settings)
+    parts = Parts(*(chosen[rows] for rows in split(labels[chosen], settings)))
     scaler = preprocess.fit(table.x[parts.train], settings.preprocess, roles.features)
     x, flags = preprocess.apply(scaler, table.x)
     usable = ~preprocess.unusable(scaler, flags)
@@ -161,20 +163,18 @@ def plan(feed: Feed, shape: tuple[int, ...], num_classes: int, settings: config.
 def _report_unusable(source: data.Source, usable: np.ndarray, flags: np.ndarray) -> None:
     """Say how many training rows are left out, and refuse a table of which little is left."""
     lost = int((~usable).sum())
-    reasons = [
-        f"{int(((flags & bit) > 0).sum())} {name}" for bit, name in preprocess.FLAG_NAMES.items() if (flags & bit).any()
-    ]
+    reasons = preprocess.count_flags(flags)
     if lost * 2 > len(usable):
         raise DataError(
             "most training rows are unusable",
             where=source.path,
             expected="at least half of them usable",
-            got=f"{lost} of {len(usable)} left out: {', '.join(reasons)}",
+            got=f"{lost} of {len(usable)} left out: {reasons}",
             fix="fill missing values (preprocess.nan = median or lowest), or ignore the columns that lack them "
             "(data.ignore); astroad inspect shows which",
         )
     if lost:
-        log.warning("%d of %d training rows left out (%s)", lost, len(usable), ", ".join(reasons))
+        log.warning("%d of %d training rows left out (%s)", lost, len(usable), reasons)
 
 
 def _stream(source: data.Source, roles: data.Roles, settings: config.Run) -> Prepared:

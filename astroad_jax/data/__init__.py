@@ -1,6 +1,6 @@
 """Reading catalogues: one reader a format, tables with roles, splits, and the pipelines that feed training.
 
-Importing this costs NumPy only. A format's library is imported when a file of that format is opened,
+Importing this costs NumPy and pydantic. A format's library is imported when a file of that format is opened,
 tensorflow when a pipeline is built (`astroad_jax.data.pipeline`).
 """
 
@@ -9,8 +9,11 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from astroad_jax.config import Spectra
+from astroad_jax.data import surveys
 from astroad_jax.data.folder import files_below, folder_name
 from astroad_jax.data.source import ROWS, Column, Source, fitting_rows, memory, partition_name
+from astroad_jax.data.surveys import beside, spectra_format
 from astroad_jax.data.table import Roles, Table, as_labels, check_ids, find_roles, left_out, read_table, stream_tables
 from astroad_jax.errors import DataError, did_you_mean
 
@@ -21,6 +24,7 @@ __all__ = [
     "Source",
     "Table",
     "as_labels",
+    "beside",
     "check_ids",
     "files_below",
     "find_roles",
@@ -30,6 +34,7 @@ __all__ = [
     "open_source",
     "partition_of",
     "read_table",
+    "spectra_format",
     "stream_tables",
 ]
 
@@ -59,18 +64,43 @@ _SUFFIXES = {
 }
 
 
-def open_source(path: str | Path, *, format: str | None = None, size: int = 0) -> Source:
-    """Open a table of any known format.
+def open_source(path: str | Path, *, format: str | None = None, size: int = 0, spectra: Spectra | None = None) -> Source:
+    """Open a table, a directory of images, or spectra of any known format.
+
+    Where no format is given, it is told in this order:
+
+    1. ``tfds:name`` is a prepared TensorFlow data set.
+    2. What holds spectra is told by its content, whatever its name:
+
+       ``desi``
+           FITS with extensions ``B_FLUX``, ``B_WAVELENGTH``, ... : a coadd, joined with its redrock file.
+       ``sdss``
+           FITS with a table of ``flux`` and ``loglam``: one object, ``spec-PLATE-MJD-FIBER.fits``.
+       ``lamost``
+           FITS with vectors ``FLUX``, ``IVAR``, ``WAVELENGTH``, ``ANDMASK``, or LAMOST's older image: one object.
+       ``mmu``
+           HDF5 with ``spectrum_flux`` and ``spectrum_lambda``: the MultimodalUniverse.
+       ``spectra_npz``
+           NPZ with ``flux`` (N, P) and ``wavelength`` or ``wave``, (P,) or (N, P).
+
+       A directory (and those in it) with files of one of the first four is one source, and so is a pattern such as
+       ``"healpix/*/coadd-*.fits"``. Each format's module (``data/spectra_*.py``) has its layout.
+    3. Any other directory is one of images, and any other file is what its suffix says.
+
+    Spectra are brought to the grid of `spectra` on reading; the columns then are ``object_id``, ``ra``, ``dec``, ``z``,
+    ``spectype``, ``snr``, ``spectrum`` (2, bins), its flux and inverse variance, and ``flags``: see `spectra.gridded`.
 
     Parameters
     ----------
     path : str or Path
-        A file, a directory of images, or ``tfds:name[/split]`` for a prepared TensorFlow data set.
+        A file, a directory of images or spectra, a pattern for files of spectra, or ``tfds:name[/split]``.
     format : str, optional
-        ``parquet``, ``csv``, ``ecsv``, ``fits``, ``hdf5``, ``npz``, ``folder`` or ``tfds``, where the suffix does not
-        say.
+        One of those above, or ``parquet``, ``csv``, ``ecsv``, ``fits``, ``hdf5``, ``npz``, ``folder``: what the path is
+        taken for, whatever is in it.
     size : int
         Side in pixels that the images of a directory are brought to on reading; 0: as they are.
+    spectra : Spectra, optional
+        Grid and cuts (``Run.spectra``); without it the defaults.
 
     Returns
     -------
@@ -81,17 +111,21 @@ def open_source(path: str | Path, *, format: str | None = None, size: int = 0) -
     ------
     DataError
         Unknown format, missing, empty or damaged file, a directory without images, a table without rows or columns, a
-        size for what is no directory.
+        size for what is no directory of images, spectra that lack what their format needs.
     """
     path = str(path)
     format = format or _guess(path)
-    if format not in _READERS:
-        raise DataError("unknown format", where=path, expected=did_you_mean(format, _READERS), got=format)
+    if format not in _READERS and format not in surveys.FORMATS:
+        known = [*_READERS, *surveys.FORMATS]
+        raise DataError("unknown format", where=path, expected=did_you_mean(format, known), got=format)
     if format != "tfds":
         _check_file(path, format)
     options = _options(path, format, size)
-    module, function = _READERS[format]
-    source = getattr(importlib.import_module(f"astroad_jax.data.{module}"), function)(path, **options)
+    if format in surveys.FORMATS:
+        source = surveys.open_spectra(path, format, spectra or Spectra())
+    else:
+        module, function = _READERS[format]
+        source = getattr(importlib.import_module(f"astroad_jax.data.{module}"), function)(path, **options)
     if not source.columns or source.num_rows == 0:
         raise DataError(
             "this table is empty",
@@ -109,7 +143,7 @@ def _options(path: str, format: str, size: int) -> dict[str, int]:
         raise DataError(
             "only the images of a directory are resized on reading",
             where="data.size",
-            expected="a directory",
+            expected="a directory of images",
             got=path,
             fix="set data.size = 0; preprocess.size resizes images of any format",
         )
@@ -117,7 +151,7 @@ def _options(path: str, format: str, size: int) -> dict[str, int]:
 
 
 def partition_of(path: str | Path) -> str:
-    """Name of the partition that a file or directory is, without opening it."""
+    """Name of the partition that a file, directory or pattern is, without opening it."""
     name = str(path)
     if name.startswith("tfds:"):
         return partition_name(name.removeprefix("tfds:").replace("/", "-"), "")
@@ -128,9 +162,12 @@ def partition_of(path: str | Path) -> str:
 
 
 def _guess(path: str) -> str:
-    """Format by prefix, kind or suffix."""
+    """Format by prefix, content, kind or suffix."""
     if path.startswith("tfds:"):
         return "tfds"
+    held = surveys.spectra_format(path)
+    if held:
+        return held
     if Path(path).is_dir():
         return "folder"
     for suffix in sorted(_SUFFIXES, key=len, reverse=True):
@@ -139,7 +176,7 @@ def _guess(path: str) -> str:
     raise DataError(
         "the suffix of this file names no known format",
         where=path,
-        expected="one of " + " ".join(_SUFFIXES) + ", a directory of images, or tfds:name",
+        expected="one of " + " ".join(_SUFFIXES) + ", a directory of images or spectra, or tfds:name",
         got=Path(path).suffix or "no suffix",
         fix="rename the file, or say which format it has",
     )
@@ -148,8 +185,14 @@ def _guess(path: str) -> str:
 def _check_file(path: str, format: str) -> None:
     """Raise `DataError` for what is not there, of the wrong kind, or without anything in it."""
     file = Path(path)
+    spectral = format in surveys.FORMATS
+    if spectral and surveys.is_pattern(path) and surveys.matches(path):
+        return
     if not file.exists():
-        raise DataError("no such file", where=path, expected="a file", got="nothing", fix="check the path")
+        fix = "check the path" + ("; a pattern may only name files of spectra" if surveys.is_pattern(path) else "")
+        raise DataError("no such file", where=path, expected="a file", got="nothing", fix=fix)
+    if spectral and file.is_dir():
+        return
     if file.is_dir() != (format == "folder"):
         kinds = ("a file", "a directory") if file.is_dir() else ("a directory", "a file")
         fix = "check path and format; of the files in a directory, name each one"

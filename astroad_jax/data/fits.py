@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from astroad_jax.data.cutouts import find_cubes, read_cube
-from astroad_jax.data.hdus import check_lengths, check_sums, open_hdus
+from astroad_jax.data.hdus import check_lengths, check_sums, open_hdus, suffix_of
 from astroad_jax.data.source import (
     ROWS,
     UNREADABLE,
@@ -67,8 +67,7 @@ def open_fits(path: str) -> Source:
                     for name in names
                 }
 
-    suffix = next(s for s in (".fits.gz", ".fit.gz", ".fits", ".fit", "") if path.lower().endswith(s))
-    return Source(partition_name(path, suffix), path, "fits", known, num_rows, chunks)
+    return Source(partition_name(path, suffix_of(path)), path, "fits", known, num_rows, chunks)
 
 
 def _first_table(hdus: HDUList, path: str) -> int:

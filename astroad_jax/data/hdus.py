@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from astropy.io.fits import HDUList
 
 
+SUFFIXES = (".fits.gz", ".fit.gz", ".fits", ".fit")
+
+
+def suffix_of(path: str) -> str:
+    """The FITS suffix of a file's name, ``""`` where it has none."""
+    return next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), "")
+
+
 @contextmanager
 def open_hdus(path: str, **options: Any) -> Iterator[HDUList]:
     """HDUs of a file that is opened here, because astropy leaves it open where it gives up on what is in it."""

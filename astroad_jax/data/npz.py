@@ -72,7 +72,7 @@ def open_npz(path: str) -> Source:
     """
     album = Album(path)
     with reading(path, "NPZ"):
-        headers = _headers(path)
+        headers = headers_of(path)
         packs = _packs(headers, path)
         headers = _unpacked(headers, packs, album, path)
         parts = _parts(headers, path)
@@ -129,7 +129,8 @@ def _header(stream: IO[bytes]) -> _Header:
     raise ValueError(f"array format version {version} is not supported")
 
 
-def _headers(path: str) -> dict[str, _Header]:
+def headers_of(path: str) -> dict[str, _Header]:
+    """Shape, order and type of every member, without reading their values."""
     with zipfile.ZipFile(path) as archive:
         headers = {}
         for member in archive.namelist():

@@ -42,6 +42,7 @@ DEC_NAMES += ("coord_dec", "_dej2000")
 LABEL_NAMES = ("label", "class", "classalerce", "alerceclass", "class_name", "spectype", "cls", "ans")
 MAYBE_LABEL_NAMES = ("y", "target", "type")  # a label unless it holds fractions, as a pixel coordinate y would
 ARRAY_NAMES = ("x", "image", "images", "cutout", "cutouts", "flux", "spectrum")
+SPECTRUM, FLAGS, KEPT = "spectrum", "flags", ("z", "snr")  # columns of spectra on their grid
 PANDAS_INDEX = "__index_level_"
 DEGREES = ("", "deg", "degree", "degrees")
 RADIANS = ("rad", "radian", "radians")
@@ -56,6 +57,10 @@ class Roles(NamedTuple):
         Column names.
     features : tuple of str
         What is learnt from: scalar numeric columns in order, or ONE array column (images, spectra).
+    flags : str
+        Of spectra: what their reader has flagged.
+    kept : tuple of str
+        Of spectra: what goes along with their scores.
     """
 
     id: str
@@ -63,6 +68,8 @@ class Roles(NamedTuple):
     dec: str
     label: str
     features: tuple[str, ...]
+    flags: str = ""
+    kept: tuple[str, ...] = ()
 
 
 class Table(NamedTuple):
@@ -80,6 +87,10 @@ class Table(NamedTuple):
         Missing values are NaN; what float32 cannot hold is +-inf, which preprocessing flags.
     features : tuple of str
         Column names of `x`.
+    flags : (N,) uint32 array
+        Why rows are to be left out, in the bits of `preprocess.FLAG_NAMES`; 0 where there is no such column.
+    kept : dict of (N,) arrays
+        Columns that go along with the scores: of spectra, ``z`` and ``snr``.
     """
 
     ids: np.ndarray
@@ -88,6 +99,8 @@ class Table(NamedTuple):
     label: np.ndarray | None
     x: np.ndarray
     features: tuple[str, ...]
+    flags: np.ndarray
+    kept: dict[str, np.ndarray]
 
 
 def find_roles(source: Source, data: Data) -> Roles:
@@ -98,6 +111,10 @@ def find_roles(source: Source, data: Data) -> Roles:
     scalar column of integers or floats that is not ignored and not named like an id, a position or a label:
     such a second column is bookkeeping or would give the answer away. Boolean columns are features only where
     named.
+
+    A column ``flags`` of uint32 is heeded beside a ``spectrum`` of two planes, as `spectra.gridded` makes both, and nowhere
+    else: what a user's own column of that name means is not known. So are ``z`` and ``snr`` there; in a table of
+    features they are features.
 
     Raises
     ------
@@ -120,7 +137,18 @@ def find_roles(source: Source, data: Data) -> Roles:
     features = data.features or _features(free, {identifier, ra, dec, label})
     roles = Roles(identifier, ra, dec, label, tuple(features))
     _check_roles(source, roles)
-    return roles
+    return _with_flags(free, roles)
+
+
+def _with_flags(free: dict[str, Column], roles: Roles) -> Roles:
+    """The roles that only spectra on their grid have."""
+    spectrum, flags = free.get(SPECTRUM), free.get(FLAGS)
+    if roles.features != (SPECTRUM,) or spectrum is None or len(spectrum.shape) != 2 or spectrum.shape[0] != 2:
+        return roles
+    if flags is None or flags.shape or flags.dtype != np.uint32:
+        return roles
+    others = (name for name in KEPT if name in free and name not in roles[:4])
+    return roles._replace(flags=FLAGS, kept=tuple(n for n in others if free[n].dtype.kind == "f" and not free[n].shape))
 
 
 def _check_known(source: Source, data: Data) -> None:
@@ -159,7 +187,7 @@ def _features(columns: dict[str, Column], taken: set[str]) -> list[str]:
 
 def left_out(source: Source, roles: Roles) -> dict[str, str]:
     """Columns that play no role, and their types: what a user should know is not learnt from."""
-    used = {*roles[:4], *roles.features}
+    used = {*roles[:4], *roles.features, roles.flags, *roles.kept}
     return {name: _type_name(column) for name, column in source.columns.items() if name not in used}
 
 
@@ -251,7 +279,7 @@ def stream_tables(source: Source, roles: Roles, rows: int = ROWS) -> Iterator[Ta
     DataError
         Damage met while reading, a missing id, fewer or more rows than announced.
     """
-    wanted = list(dict.fromkeys(name for name in (*roles[:4], *roles.features) if name))
+    wanted = list(dict.fromkeys(name for name in (*roles[:4], *roles.features, roles.flags, *roles.kept) if name))
     rows, start = fitting_rows((source.columns[name] for name in wanted), rows), 0
     for chunk in source.chunks(rows=rows, columns=wanted):
         count = len(chunk[wanted[0]])
@@ -264,6 +292,8 @@ def stream_tables(source: Source, roles: Roles, rows: int = ROWS) -> Iterator[Ta
             label=as_labels(chunk[roles.label]) if roles.label else None,
             x=_matrix(chunk, roles.features),
             features=roles.features,
+            flags=chunk[roles.flags] if roles.flags else np.zeros(count, np.uint32),
+            kept={name: chunk[name] for name in roles.kept},
         )
         start += count
     if source.num_rows is not None and start != source.num_rows:
@@ -289,9 +319,10 @@ def read_table(source: Source, roles: Roles) -> Table:
     for part in stream_tables(source, roles):
         x[start : start + len(part.x)] = part.x
         start += len(part.x)
-        rest.append((part.ids, part.ra, part.dec, part.label))
-    ids, ra, dec, label = (None if values[0] is None else np.concatenate(values) for values in zip(*rest))
-    return Table(ids, ra, dec, label, x, roles.features)
+        rest.append((part.ids, part.ra, part.dec, part.label, part.flags, *part.kept.values()))
+    columns = (None if values[0] is None else np.concatenate(values) for values in zip(*rest))
+    ids, ra, dec, label, flags, *kept = columns
+    return Table(ids, ra, dec, label, x, roles.features, flags, dict(zip(roles.kept, kept)))
 
 
 def count_rows(source: Source) -> int:

@@ -19,7 +19,7 @@ from astroad_jax.preprocess import scaler as _scaler
 from astroad_jax.preprocess.scaler import Array, Scaler, save
 
 FLAG_NAMES = {**_scaler.FLAG_NAMES, **spectra.FLAG_NAMES}
-__all__ = ["FLAG_NAMES", "Scaler", "apply", "fit", "kind_for", "load", "save", "unusable"]
+__all__ = ["FLAG_NAMES", "Scaler", "apply", "count_flags", "excluded", "fit", "kind_for", "load", "save", "unusable"]
 
 
 def kind_for(config: Preprocess, shape: Sequence[int]) -> str:
@@ -71,7 +71,17 @@ def unusable(scaler: Scaler, flags: Array) -> Array:
     """(N,) bool: which objects must get a null score: by what `apply` found (`scaler.unusable`), or by what their reader
     did (the flags of `spectra`, all of which exclude).
     """
-    return _scaler.unusable(scaler, flags) | ((flags & spectra.EXCLUDED) != 0)
+    return _scaler.unusable(scaler, flags) | excluded(flags)
+
+
+def excluded(flags: Array) -> Array:
+    """(N,) bool: which objects their reader leaves out, before anything is fitted."""
+    return (flags & spectra.EXCLUDED) != 0
+
+
+def count_flags(flags: np.ndarray) -> str:
+    """How many of these flags have each bit, in words; empty where none has any."""
+    return ", ".join(f"{int(((flags & bit) > 0).sum())} {name}" for bit, name in FLAG_NAMES.items() if (flags & bit).any())
 
 
 def load(path: Path) -> Scaler:

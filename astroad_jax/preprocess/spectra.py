@@ -26,15 +26,21 @@ LOW_SNR = 1024
 NOT_COVERED = 2048
 ALL_BAD = 4096
 NO_REDSHIFT_ROW = 8192
+NO_TARGET = 16384
+UNREADABLE = 32768
+NO_WAVELENGTHS = 65536
 FLAG_NAMES = {
     NO_REDSHIFT: "no redshift: missing, or not a finite number",
     REDSHIFT_RANGE: "redshift out of range (spectra.z_min, spectra.z_max)",
     LOW_SNR: "median signal-to-noise not above the cut (spectra.snr_min)",
     NOT_COVERED: "wavelengths do not cover the grid (spectra.low, spectra.high, spectra.coverage)",
     ALL_BAD: "no good pixel on the grid",
-    NO_REDSHIFT_ROW: "no row in the companion file of redshifts",
+    NO_REDSHIFT_ROW: "no row, or rows that contradict each other, in the companion file of redshifts",
+    NO_TARGET: "fibre on no target: blank sky, or broken",
+    UNREADABLE: "file of this object cannot be read",
+    NO_WAVELENGTHS: "wavelengths missing, or two pixels at one",
 }
-EXCLUDED = NO_REDSHIFT | REDSHIFT_RANGE | LOW_SNR | NOT_COVERED | ALL_BAD | NO_REDSHIFT_ROW
+EXCLUDED = sum(FLAG_NAMES)  # of different bits
 BLOCK = 2**18  # pixels that are worked on at a time: bounds the memory, and fits the caches
 ROUNDING = 1e-6  # share of the grid that may be lacking from a full coverage
 

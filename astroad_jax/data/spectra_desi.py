@@ -1,0 +1,263 @@
+"""DESI coadds, joined with their redshifts.
+
+::
+
+    coadd-NAME.fits     FIBERMAP (TARGETID, TARGET_RA, TARGET_DEC, OBJTYPE), and of every arm X (B, R, Z, or BRZ)
+                        X_WAVELENGTH (P,), X_FLUX (N, P), X_IVAR (N, P), X_MASK (N, P) where there is one
+    redrock-NAME.fits   REDSHIFTS (TARGETID, Z, SPECTYPE), in any order
+
+Wavelengths are in vacuum. Pixels with any bit of the mask set have no weight. Where arms overlap, they are averaged with
+their inverse variances, as desispec does: f = sum(ivar f) / sum(ivar), ivar = sum(ivar). An arm that a coadd lacks leaves
+pixels without weight, so that its objects are left out where they cover too little of the grid.
+
+Fibres on blank sky and redshift warnings: rows whose OBJTYPE is not ``TGT`` are flagged, for they hold no object; ZWARN
+and COADD_FIBERSTATUS exclude nothing, because a wrong redshift is among the things looked for, and a fibre that is really
+bad has no inverse variance.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from astroad_jax.config import Spectra
+from astroad_jax.data.hdus import check_lengths, check_sums, open_hdus, pixels, suffix_of
+from astroad_jax.data.source import Source, as_text, native, partition_name, reading
+from astroad_jax.data.spectra import Raw, Survey, angstroms, check_flux_unit, gridded
+from astroad_jax.errors import DataError
+from astroad_jax.preprocess import spectra as grids
+
+if TYPE_CHECKING:
+    from astropy.io.fits import BinTableHDU, HDUList
+
+ARMS = ("B", "R", "Z")
+JOINED = "BRZ"  # the one arm of files whose cameras are coadded already
+REDSHIFT_FILES = ("redrock", "zbest")  # what stands for "coadd" in their names, newest convention first
+REDSHIFT_TABLES = ("REDSHIFTS", "ZBEST", "ZCATALOG")
+ALIGNED = 0.01  # pixels by which the arms' pixels may miss each other
+log = logging.getLogger(__name__)
+
+
+class _Arm(NamedTuple):
+    name: str
+    start: int  # pixel of the common grid at which it begins
+    size: int
+    masked: bool
+
+
+class _Redshifts(NamedTuple):
+    z: np.ndarray
+    spectype: np.ndarray
+    missing: np.ndarray  # objects without a row, or with rows that contradict each other
+
+
+def open_desi(path: str, settings: Spectra) -> Source:
+    """Open a DESI coadd (or spectra) file and the redshifts that belong to it.
+
+    The redshifts are those of ``redrock-NAME.fits`` (or ``zbest-NAME.fits``) beside ``coadd-NAME.fits``, or those that
+    ``spectra.redshifts`` names: a file with a REDSHIFTS, ZBEST or ZCATALOG table, or a directory with the file in it. An
+    object without a row there is flagged. A coadd without any such file is refused, for without redshifts there is no
+    rest frame; with ``spectra.frame = "observed"`` none is needed.
+
+    Columns: ``object_id`` (TARGETID, int64), ``ra``, ``dec``, ``z``, ``spectype``, ``snr``, ``spectrum``, ``flags``.
+
+    Raises
+    ------
+    DataError
+        A cut file or one that fails its checksums, a missing extension, arms that do not fit the fibermap or each other,
+        units that cannot be used, no redshifts.
+    """
+    with reading(path, "a DESI coadd"):
+        with open_hdus(path) as hdus:
+            check_lengths(hdus, path)
+        check_sums(path)
+        with open_hdus(path, do_not_scale_image_data=True) as hdus:
+            fibermap = _extension(hdus, "FIBERMAP", path).data
+            arms, grid = _arms(hdus, len(fibermap), path)
+            table, flags = _objects(fibermap, path)
+    found = _joined(table["object_id"], path, settings)
+    table |= {"z": found.z, "spectype": found.spectype}
+    flags[found.missing] |= grids.NO_REDSHIFT_ROW
+
+    def spectra(rows: int) -> Iterator[Raw]:
+        with open_hdus(path, do_not_scale_image_data=True) as hdus:
+            for start in range(0, len(flags), rows):
+                yield Raw(grid, *_coadded(hdus, arms, slice(start, start + rows), len(grid)))
+
+    name = partition_name(path, suffix_of(path))
+    return gridded(Survey(name, path, "desi", table, flags, spectra), settings)
+
+
+def companions(path: str, settings: Spectra) -> list[str]:
+    """The files beside a coadd that its redshifts may come from, and those that the settings name."""
+    file = Path(path)
+    folder = Path(settings.redshifts) if settings.redshifts else file.parent
+    if settings.redshifts and not folder.is_dir():
+        return [str(folder)]
+    if not file.name.startswith("coadd-"):
+        return []
+    names = [kind + file.name.removeprefix("coadd") for kind in REDSHIFT_FILES]
+    return [str(folder / name) for name in names if (folder / name).is_file()]
+
+
+def _extension(hdus: HDUList, name: str, path: str) -> BinTableHDU:
+    if name in hdus:
+        return hdus[name]
+    raise DataError(
+        "this DESI file lacks an extension",
+        where=path,
+        expected=name,
+        got=", ".join(hdu.name for hdu in hdus),
+        fix="fetch it again, or write all extensions",
+    )
+
+
+def _arms(hdus: HDUList, count: int, path: str) -> tuple[list[_Arm], np.ndarray]:
+    """The arms that are there, and the wavelengths of the pixels that they share."""
+    found = [arm for arm in (*ARMS, JOINED) if any(f"{arm}_{kind}" in hdus for kind in ("WAVELENGTH", "FLUX", "IVAR"))]
+    if not found:
+        _extension(hdus, "B_FLUX", path)
+    if JOINED in found:
+        found = [JOINED]
+    elif len(found) < len(ARMS):
+        lacking = ", ".join(arm for arm in ARMS if arm not in found)
+        log.warning("%s lacks arm %s: it has no weight, and objects of too little coverage are left out", path, lacking)
+    waves = {arm: _wavelength(hdus, arm, count, path) for arm in found}
+    starts, grid = _common(waves, path)
+    arms = [_Arm(arm, starts[arm], len(wave), f"{arm}_MASK" in hdus) for arm, wave in waves.items()]
+    return arms, grid
+
+
+def _wavelength(hdus: HDUList, arm: str, count: int, path: str) -> np.ndarray:
+    """One arm's wavelengths, once its extensions are known to go together."""
+    hdu = _extension(hdus, f"{arm}_WAVELENGTH", path)
+    wave = angstroms(hdu.data, hdu.header.get("BUNIT", ""), f"{path}, {arm}_WAVELENGTH")
+    kinds = ["FLUX", "IVAR"] + (["MASK"] if f"{arm}_MASK" in hdus else [])
+    for name in (f"{arm}_{kind}" for kind in kinds):
+        shape = _extension(hdus, name, path).shape
+        if shape != (count, len(wave)):
+            raise DataError(
+                "the extensions of this DESI file do not go together",
+                where=f"{path}, {name}",
+                expected=f"{count} rows of the fibermap x {len(wave)} wavelengths",
+                got=" x ".join(map(str, shape)) or "nothing",
+                fix="fetch it again, or write all extensions from the same objects",
+            )
+    check_flux_unit(hdus[f"{arm}_FLUX"].header.get("BUNIT", ""), f"{path}, {arm}_FLUX")
+    return wave
+
+
+def _common(waves: dict[str, np.ndarray], path: str) -> tuple[dict[str, int], np.ndarray]:
+    """Where every arm begins on the grid that all of them share, and that grid."""
+    if len(waves) == 1:
+        return dict.fromkeys(waves, 0), next(iter(waves.values()))
+    first = min(wave[0] for wave in waves.values())
+    step = float(np.median(np.concatenate([np.diff(wave) for wave in waves.values()])))
+    places = {arm: (wave - first) / step for arm, wave in waves.items()}
+    if not step > 0 or any(
+        np.abs(place - np.rint(place[0]) - np.arange(len(place))).max() > ALIGNED for place in places.values()
+    ):
+        raise DataError(
+            "the arms of this DESI file do not share one wavelength grid",
+            where=path,
+            expected="pixels of one step that coincide where arms overlap",
+            got="; ".join(f"{arm}: {wave[0]:g} to {wave[-1]:g} in {len(wave)} pixels" for arm, wave in waves.items()),
+            fix="join the cameras with desi_coadd_spectra --coadd-cameras",
+        )
+    starts = {arm: round(place[0]) for arm, place in places.items()}
+    size = max(starts[arm] + len(wave) for arm, wave in waves.items())
+    return starts, first + step * np.arange(size)
+
+
+def _objects(fibermap: np.ndarray, path: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Ids and positions; rows that are no target are flagged."""
+    names = fibermap.dtype.names
+    if "TARGETID" not in names:
+        fix = "fetch it again"
+        raise DataError("this fibermap has no ids", where=path, expected="TARGETID", got=", ".join(names[:20]), fix=fix)
+    table = {"object_id": native(fibermap["TARGETID"])}
+    for name, column in (("ra", "TARGET_RA"), ("dec", "TARGET_DEC")):
+        if column in names:
+            table[name] = native(fibermap[column]).astype(np.float64)
+    flags = np.zeros(len(fibermap), np.uint32)
+    if "OBJTYPE" in names:
+        flags[np.char.strip(as_text(np.array(fibermap["OBJTYPE"]))) != "TGT"] |= grids.NO_TARGET
+    return table, flags
+
+
+def _joined(ids: np.ndarray, path: str, settings: Spectra) -> _Redshifts:
+    """Redshift and class of every object by its TARGETID."""
+    files = companions(path, settings)
+    if not files:
+        if settings.frame == "observed":
+            return _Redshifts(np.full(len(ids), np.nan), np.full(len(ids), ""), np.zeros(len(ids), bool))
+        raise DataError(
+            "this DESI file has no redshifts",
+            where=path,
+            expected=f"its redrock file {'in ' + settings.redshifts if settings.redshifts else 'beside it'}"
+            + (f": {Path(path).name.replace('coadd', 'redrock', 1)}" if Path(path).name.startswith("coadd-") else ""),
+            got="none",
+            fix="put it there, or name a file or directory of redshifts (spectra.redshifts=PATH); "
+            "spectra.frame=observed does without",
+        )
+    known = _read_redshifts(files[0])
+    order = np.argsort(known["id"], kind="stable")
+    sorted_ids = known["id"][order]
+    first, last = np.searchsorted(sorted_ids, ids), np.searchsorted(sorted_ids, ids, side="right") - 1
+    there = last >= first
+    row, other = order[np.minimum(first, len(order) - 1)], order[np.maximum(last, 0)]
+    clear = there & ((known["z"][row] == known["z"][other]) & (known["spectype"][row] == known["spectype"][other]))
+    z, spectype = np.where(clear, known["z"][row], np.nan), np.where(clear, known["spectype"][row], "")
+    return _Redshifts(z, spectype, ~clear)
+
+
+def _read_redshifts(path: str) -> dict[str, np.ndarray]:
+    """TARGETID, redshift and class of every row of a file of redshifts; of a whole catalogue its primary rows."""
+    with reading(path, "a file of DESI redshifts"):
+        with open_hdus(path) as hdus:
+            check_lengths(hdus, path)
+        with open_hdus(path) as hdus:
+            name = next((name for name in REDSHIFT_TABLES if name in hdus), REDSHIFT_TABLES[0])
+            table = _extension(hdus, name, path).data
+            lacking = [column for column in ("TARGETID", "Z", "SPECTYPE") if column not in table.names]
+            primary = np.array(table["ZCAT_PRIMARY"], bool) if "ZCAT_PRIMARY" in table.names else np.ones(len(table), bool)
+            if lacking or not primary.any():
+                raise DataError(
+                    "this file holds no DESI redshifts",
+                    where=f"{path}, {name}",
+                    expected="TARGETID, Z and SPECTYPE of at least one object",
+                    got=f"no {', '.join(lacking)}" if lacking else "no row",
+                    fix="fetch it again, or name another (spectra.redshifts)",
+                )
+            spectype = np.char.strip(as_text(np.array(table["SPECTYPE"])))[primary]
+            return {"id": native(table["TARGETID"])[primary], "z": native(table["Z"])[primary], "spectype": spectype}
+
+
+def _coadded(hdus: HDUList, arms: list[_Arm], rows: slice, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Flux and inverse variance of some rows on the common grid; NaN and 0 where no arm has a pixel."""
+    parts = [_arm_pixels(hdus, arm, rows) for arm in arms]
+    if len(arms) == 1:
+        return parts[0]
+    count = len(parts[0][0])
+    weight, weighted, plain, arms_there = (np.zeros((count, size)) for _ in range(4))
+    for arm, (flux, ivar) in zip(arms, parts):
+        there = slice(arm.start, arm.start + arm.size)
+        weight[:, there] += ivar
+        weighted[:, there] += np.where(ivar > 0, flux, 0) * ivar
+        plain[:, there] += flux
+        arms_there[:, there] += 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(weight > 0, weighted / weight, plain / arms_there), weight
+
+
+def _arm_pixels(hdus: HDUList, arm: _Arm, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    """One arm's flux and inverse variance; 0 where masked or not finite."""
+    flux, ivar = (pixels(hdus[f"{arm.name}_{kind}"], rows) for kind in ("FLUX", "IVAR"))
+    good = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
+    if arm.masked:
+        good &= pixels(hdus[f"{arm.name}_MASK"], rows) == 0
+    return flux, np.where(good, ivar, 0)
