@@ -83,9 +83,10 @@ class Spectra(Frozen):
 class Preprocess(Frozen):
     """How objects are scaled; fitted on training rows only and saved with the model."""
 
-    scale: Literal["auto", "quantile", "minmax", "standard", "gcn", "none", "linear", "asinh"] = Field(
+    scale: Literal["auto", "quantile", "minmax", "standard", "gcn", "none", "linear", "asinh", "spectrum"] = Field(
         "auto",
-        description="linear and asinh are for images (height, width, bands); auto = linear for those, quantile for all else",
+        description="linear and asinh are for images (height, width, bands), spectrum for flux and ivar (2, pixels); "
+        "auto = linear and spectrum for those, quantile for all else",
     )
     nan: Literal["flag", "median", "lowest", "error"] = Field(
         "flag",
@@ -101,13 +102,20 @@ class Preprocess(Frozen):
         description="asinh: flux at which the stretch turns from linear to logarithmic; 0 = each band's noise level",
     )
 
+    components: int = Field(10, ge=0, description="spectra: principal components by which bad pixels are infilled")
+    iterations: int = Field(
+        20, ge=1, description="spectra: rounds in which they are learnt; takes no effect without bad pixels"
+    )
+
     @model_validator(mode="after")
-    def _image_keys(self) -> Preprocess:
-        """What only images have is not given to other scalings, where it would go unheeded."""
+    def _own_keys(self) -> Preprocess:
+        """What only images or spectra have is not given to other scalings, where it would go unheeded."""
         if (self.crop or self.size) and self.scale not in ("auto", "linear", "asinh"):
             raise ValueError("crop and size are for images: scale must be auto, linear or asinh")
         if self.softening and self.scale != "asinh":
             raise ValueError("softening is for images: scale must be asinh")
+        if (self.components, self.iterations) != (10, 20) and self.scale not in ("auto", "spectrum"):
+            raise ValueError("components and iterations are for spectra: scale must be auto or spectrum")
         return self
 
 

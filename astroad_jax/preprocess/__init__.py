@@ -1,6 +1,6 @@
-"""Scaling with fitted parameters that are saved beside the model: of feature tables and of images, behind one interface.
+"""Scaling with fitted parameters, saved beside the model: of feature tables, images and spectra, behind one interface.
 
-`features` and `images` have the scalings; which of them an object needs is settled here, and nowhere else.
+`features`, `images` and `flux` have the scalings; which of them an object needs is settled here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from astroad_jax.config import Preprocess
 from astroad_jax.errors import ConfigError
-from astroad_jax.preprocess import features, images, spectra
+from astroad_jax.preprocess import features, flux, images, spectra
 from astroad_jax.preprocess import scaler as _scaler
 from astroad_jax.preprocess.scaler import Array, Scaler, save
 
@@ -30,7 +30,7 @@ def kind_for(config: Preprocess, shape: Sequence[int]) -> str:
     ConfigError
         A crop or a size for what are no images.
     """
-    kind = config.scale if config.scale != "auto" else "linear" if len(shape) == 3 else "quantile"
+    kind = config.scale if config.scale != "auto" else _usual(shape)
     if kind not in images.STRETCHES and (config.crop or config.size):
         raise ConfigError(
             "these objects are no images",
@@ -43,7 +43,7 @@ def kind_for(config: Preprocess, shape: Sequence[int]) -> str:
 
 
 def fit(x: np.ndarray, config: Preprocess, names: Sequence[str] = ()) -> Scaler:
-    """Learn a scaling from training rows ``(N, ...)``: see `features.fit` and `images.fit`.
+    """Learn a scaling from training rows ``(N, ...)``: see `features.fit`, `images.fit` and `flux.fit`.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def fit(x: np.ndarray, config: Preprocess, names: Sequence[str] = ()) -> Scaler:
 
 
 def apply(scaler: Scaler, x: Array, xp: Any = np) -> tuple[Array, Array]:
-    """Scale objects: ``(N, ...)`` float32, and ``(N,)`` uint32 flags; see `features.apply` and `images.apply`.
+    """Scale objects: ``(N, ...)`` float32, and ``(N,)`` uint32 flags; see the same modules.
 
     Raises
     ------
@@ -97,4 +97,9 @@ def load(path: Path) -> Scaler:
 
 def _home(kind: str) -> ModuleType:
     """The module that has a scaling."""
-    return images if kind in images.STRETCHES else features
+    return images if kind in images.STRETCHES else flux if kind in flux.KINDS else features
+
+
+def _usual(shape: Sequence[int]) -> str:
+    """What ``auto`` stands for."""
+    return "linear" if len(shape) == 3 else "spectrum" if flux.is_spectrum(shape) else "quantile"

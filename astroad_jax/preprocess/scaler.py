@@ -50,13 +50,13 @@ class Scaler(NamedTuple):
 
     Attributes
     ----------
-    kind : {"quantile", "minmax", "standard", "gcn", "none", "linear", "asinh"}
+    kind : {"quantile", "minmax", "standard", "gcn", "none", "linear", "asinh", "spectrum"}
         Which scaling.
     nan : {"flag", "median", "lowest", "error"}
         What happens to missing values.
     params : dict of float32 arrays
         Statistics: ``fill`` for missing values, and those of `kind`; ``(rows, D)`` each for features, ``(1, 1, 1,
-        bands)`` for images.
+        bands)`` for images; for spectra those of `infill.Basis`.
     frame : Frame, optional
         Of images.
     """

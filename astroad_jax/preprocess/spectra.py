@@ -11,7 +11,7 @@ ivar 0 is one whose flux is not known: whatever is written there is a guess, and
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from astroad_jax.config import Spectra
 from astroad_jax.errors import DataError
 from astroad_jax.preprocess import resample_flux
 from astroad_jax.preprocess.wavelengths import Pixels, air_to_vacuum, pixels
+
+Array = Any  # of NumPy or of jax.numpy
 
 NO_REDSHIFT = 256
 REDSHIFT_RANGE = 512
@@ -181,15 +183,20 @@ def median_snr(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
     return np.where(count > 0, (low + high) / 2, np.nan).astype(np.float32)[:, 0]
 
 
-def unit_norm(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Spectra ``(N, W)`` of L2 norm 1, their ivar times norm^2, and the norms ``(N,)`` float64.
+def unit_norm(flux: Array, ivar: Array, xp: Any = np) -> tuple[Array, Array, Array]:
+    """Spectra ``(N, W)`` of L2 norm 1, their ivar times norm^2, and the norms ``(N, 1)``.
 
     Paper 003 does not name its norm; L2 is that of the nearest code, and the ivar must follow for the weighted error of
     equation 6 to be about 1. A spectrum without any flux is left as it is, its norm 0.
     """
-    norm = np.sqrt(np.square(np.asarray(flux, np.float64)).sum(axis=1))
-    scale = np.where(norm > 0, norm, 1.0)[:, None]
-    return (flux / scale).astype(flux.dtype), (ivar * scale**2).astype(ivar.dtype), norm
+    wide = flux.astype(xp.float64 if xp is np else xp.float32)
+    most = xp.max(xp.abs(wide), axis=1, keepdims=True)
+    unit = wide / xp.where(most > 0, most, 1)  # float32 could not hold the squares of all that it can hold
+    length = xp.sqrt(xp.sum(unit * unit, axis=1, keepdims=True))
+    norm = xp.where(most > 0, length * most, 1)
+    with np.errstate(over="ignore"):
+        weight = (ivar * norm * norm).astype(ivar.dtype)
+    return (unit / xp.where(most > 0, length, 1)).astype(flux.dtype), weight, xp.where(most > 0, norm, 0)
 
 
 def _block(

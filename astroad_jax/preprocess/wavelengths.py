@@ -1,6 +1,7 @@
 """Wavelengths of spectra: air and vacuum, rest frame, edges of pixels.
 
-All are in Angstrom, in vacuum unless said otherwise, and float64: shared by all objects ``(W,)``, or each its own ``(N, W)``.
+All are in Angstrom, in vacuum unless said otherwise, and float64: shared by all objects ``(W,)``, or each its own
+``(N, W)``.
 """
 
 from __future__ import annotations
