@@ -16,6 +16,8 @@ from astroad_jax.errors import DataError
 SPEED_OF_LIGHT = 299_792.458  # km / s
 # rest-frame bands of the 4000 Angstrom break, Bruzual 1983 (there in frequency; here means over wavelength)
 BREAK = ((3750.0, 3950.0), (4050.0, 4250.0))
+CAMERAS = (5780.0, 7570.0)  # where DESI's meet, observed frame
+SKY_LINES, SKY_FROM = (5578.9, 6302.0, 6365.5), 7200.0  # brightest of the night sky (vacuum), and where the OH forest begins
 ENDS = ((3700.0, 4300.0), (6800.0, 7500.0))  # blue and red continuum
 FLAT = 0.1  # relative change of a continuum below which it counts as unchanged
 FAINT = 1.0  # Angstrom of equivalent width below which a line counts as unchanged
@@ -185,6 +187,30 @@ def arrows(rows: Sequence[Mapping[str, object]], names: Sequence[str] = ("Halpha
         found.append({"dimension": row["dimension"], "continuum": ", ".join(parts) or "-", **signs,
                       "broadening": "yes" if broad else "no"})  # fmt: skip
     return found
+
+
+def remark(wave: np.ndarray, pulls: np.ndarray, z: float) -> dict[float, str]:
+    """Where a spectrum is least like its reconstruction, and what lies there: ``{rest wavelength: text}``, one entry.
+
+    Parameters
+    ----------
+    pulls : (W,) float
+        Residual in units of the noise; NaN where a pixel is masked.
+    z : float
+        What the survey believes: sky lines and cameras' edges stand still in the observed frame.
+    """
+    smooth = np.convolve(np.nan_to_num(pulls), np.ones(3) / 3, mode="same")
+    at = float(wave[np.argmax(np.abs(smooth))])
+    seen = at * (1 + z)
+    near = {abs(component - at): line.label for line in LINES.values() for component in line.waves}
+    edge = min(abs(seen - boundary) for boundary in CAMERAS)
+    if min(near) < 12:
+        return {at: near[min(near)]}
+    if edge < 40:
+        return {at: f"cameras meet ({seen:.0f} A observed)"}
+    if seen > SKY_FROM or min(abs(seen - line) for line in SKY_LINES) < 10:
+        return {at: f"sky? ({seen:.0f} A observed)"}
+    return {at: f"{seen:.0f} A observed"}
 
 
 def _sign(change: float, least: float) -> str:
