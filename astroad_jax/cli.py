@@ -213,6 +213,52 @@ def evaluate(
             print(f"figure  {figure}")
 
 
+@app.command()
+def rank(
+    scores: Annotated[list[Path], typer.Argument(metavar="SCORES...", help="score directories")],
+    run: Annotated[Path, typer.Option("--run", help="run directory of the model that made the scores")],
+    labels: Annotated[Path, typer.Option("--labels", metavar="FILE", help="where labels are kept")] = Path("labels.sqlite"),
+    top: Annotated[int | None, typer.Option("--top", min=1, help="objects to show, or to export, at most")] = None,
+    every: Annotated[int, typer.Option("--every", min=1, help="labels after which all is ranked anew")] = 10,
+    pictures: Annotated[Path, typer.Option("--pictures", metavar="DIR", help="for the pictures")] = Path("pictures"),
+    blind: Annotated[bool, typer.Option("--no-pictures", help="draw none")] = False,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", metavar="ID=VALUE", help="set a label without asking; -1 takes it back")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE", help="write the ranking (.parquet or .csv) without asking")
+    ] = None,
+    by: Annotated[str, typer.Option("--by", metavar="COLUMN", help="of the score files: what is strange")] = "score",
+    scale: Annotated[str, typer.Option("--scale", help="minmax, or rank where a few scores dwarf all others")] = "minmax",
+    who: Annotated[str, typer.Option("--who", metavar="NAME", help="kept with each label")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="as astroad score had it")] = None,
+    debug: Debug = False,
+) -> None:
+    """Label the strangest objects from 0 (of no interest) to 5 (wanted); the rest is ranked by what you look for.
+
+    Each answer is stored at once: stop whenever you like, the same command goes on.
+    """
+    with _errors(debug):
+        from astroad_jax.app import asking, bundle, ranking
+
+        ranking.check(scale, export)
+        given = [asking.given(text) for text in label or []]
+        silent = bool(given) or export is not None
+        asking.check_terminal(silent or sys.stdin.isatty())
+        model = bundle.load(run, settings or [])
+        objects = ranking.open_objects(model, scores, by)
+        options = asking.Options(labels, None if blind else pictures, every, top, scale, who or os.environ.get("USER", ""))
+        if given:
+            asking.set_labels(objects, given, options)
+        known = asking.known_labels(objects, labels, print)
+        if export is not None:
+            rows = ranking.export(export, objects, ranking.relevance(model, objects, known, scale), known, top)
+            print(f"ranking  {export}, {rows} rows")
+        if not silent:
+            ended = asking.converse(model, objects, known, options, input, print)
+            print(f"\nshown {ended.asked}  labelled {ended.given}  labels {labels}")
+
+
 def _split(settings: list[str]) -> tuple[Path | None, list[str]]:
     """A leading configuration file, and the overrides after it."""
     first = settings[0] if settings else ""

@@ -12,7 +12,7 @@ from astroad_jax import __version__, cli, config, errors
 from astroad_jax.app import inspection
 from tests import runs
 
-VERBS = ("quickstart", "inspect", "train", "score", "evaluate")
+VERBS = ("quickstart", "inspect", "train", "score", "evaluate", "rank")
 HEAVY = ("jax", "tensorflow", "sklearn", "matplotlib", "scipy", "pandas", "pyarrow", "orbax", "flax", "astropy")
 PROBE = """
 import json, sys

@@ -23,7 +23,7 @@ def test_the_python_example_runs():
     assert names["scores"].shape == (5000,)
 
 
-def test_the_five_verbs_run_as_shown(tmp_path, monkeypatch):
+def test_the_verbs_run_as_shown(tmp_path, monkeypatch):
     """Every command line of the README, on small tables in the places that it names."""
     monkeypatch.chdir(tmp_path)
     columns = runs.survey()
@@ -31,7 +31,7 @@ def test_the_five_verbs_run_as_shown(tmp_path, monkeypatch):
     runs.table(tmp_path / "survey.parquet", columns)
     (tmp_path / "new").mkdir()
     runs.table(tmp_path / "new" / "a.parquet", columns)
-    assert [line.split()[0] for line in VERBS] == ["inspect", "train", "score", "evaluate", "quickstart"]
+    assert [line.split()[0] for line in VERBS] == ["inspect", "train", "score", "evaluate", "rank", "quickstart"]
     for line in VERBS:
         words = shlex.split(line)
         if ">" in words:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from astroad_jax.analysis.active import Curve
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 GREY = "#6b6b6b"
@@ -209,6 +211,38 @@ def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str) -> No
         axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.35, marker=marker)
         values = np.median(values, axis=1, keepdims=True)
     axes.plot(steps, values, color=colour, linewidth=1.6, marker=marker)
+
+
+def learning(path: Path, curves: Mapping[str, Curve], title: str = "") -> None:
+    """What labels gained: recall, and the share of wanted objects among the next, against the number of labels.
+
+    The broken line of a colour is the ranking by the scores as they are.
+
+    Parameters
+    ----------
+    path : Path
+        PNG file to write.
+    curves : dict of name -> Curve
+        From `active.simulate`.
+
+    Raises
+    ------
+    DataError
+        No curve.
+    """
+    if not curves:
+        raise DataError("there is no curve to draw", expected="at least one", got=0, fix="simulate one")
+    figure, [left, right] = panels(2, width=5.0, height=3.8)
+    for (name, curve), colour in zip(curves.items(), cycle(COLOURS)):
+        for axes, learnt, raw in ((left, curve.recall, curve.raw_recall), (right, curve.share, curve.raw_share)):
+            axes.plot(curve.labels, learnt, color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
+            axes.plot(curve.labels, raw, color=colour, linewidth=1.2, linestyle=DASHES[1], label=f"{name}, scores alone")
+    sizes = next(iter(curves.values()))
+    left.set(xlabel="labels given", ylabel=f"recall of the wanted in the top {sizes.top}", ylim=(-0.02, 1.02))
+    right.set(xlabel="labels given", ylabel=f"share of the wanted in the next {sizes.ahead}", ylim=(-0.02, 1.02))
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=2, fontsize=9, frameon=False, title=title or None)
+    save(figure, path)
 
 
 def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

@@ -111,7 +111,7 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read an npz; a damaged one is a `CorruptError`."""
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as held:
             return {name: held[name] for name in held.files}
     except FileNotFoundError as error:
         raise DataError("a file of this run is missing", where=str(path), fix="train again: the command resumes") from error

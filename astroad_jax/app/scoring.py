@@ -41,7 +41,7 @@ def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path,
     if (Path(out) / "checkpoints").exists():
         raise DataError("this directory holds a run", where=str(out), fix="choose another for the scores (--out)")
     scorer = model.scorer()
-    partitions = [_partition(model, source) for source in sources]
+    partitions = [partition(model, source) for source in sources]
     p_value = model.p_value
     return catalog.score_catalog(
         scorer,
@@ -55,8 +55,8 @@ def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path,
     )
 
 
-def _partition(model: Bundle, source: data.Source | str | Path) -> catalog.Partition:
-    """Name an input without opening it: what is wrong with it then concerns its partition alone."""
+def partition(model: Bundle, source: data.Source | str | Path) -> catalog.Partition:
+    """An input's preprocessed objects, without opening it: what is wrong with it then concerns its partition alone."""
     if isinstance(source, data.Source):
         path = files.canonical(source.path)
         return catalog.Partition(source.name, path, lambda: _chunks(model, source), _stamps(model, path))

@@ -1,0 +1,368 @@
+"""``astroad rank``: score directories, their model, and a person's labels -> a ranking by what that person looks for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from astroad_jax import files
+from astroad_jax.analysis import active, portraits
+from astroad_jax.app import scoring
+from astroad_jax.app.bundle import Bundle, load_arrays, save_arrays
+from astroad_jax.engine import catalog
+from astroad_jax.engine.score import make_embedder, make_reconstructor
+from astroad_jax.errors import AstroadError, ConfigError, DataError, MismatchError, did_you_mean
+from astroad_jax.types import Search
+
+CACHE = "embedding.npz"  # in a score directory: its objects' embedding, so that a second call need not read them
+KNOWN = ("object_id", "ra", "dec", "label", "score", "p_value", "flags")
+RESCORE = "score it again, with the same command as before"
+log = logging.getLogger(__name__)
+
+
+class Part(NamedTuple):
+    """One scored input: its rows begin at `start`, counted over all of them."""
+
+    partition: catalog.Partition
+    start: int
+    rows: int
+
+
+class Objects(NamedTuple):
+    """What is ranked: one row an id.
+
+    Attributes
+    ----------
+    table : dict of (N,) arrays
+        Columns of the score files.
+    score : (N,) float64
+        The column that ranks; NaN where there is none.
+    features : (N, D) float32
+        Embedding by the model; NaN where there is no score.
+    place : (N,) int64
+        Row over all inputs.
+    parts : tuple of Part
+    repeated : int
+        Rows left out because their id is that of a stranger row.
+    """
+
+    table: dict[str, np.ndarray]
+    score: np.ndarray
+    features: np.ndarray
+    place: np.ndarray
+    parts: tuple[Part, ...]
+    repeated: int
+
+    @property
+    def ids(self) -> np.ndarray:
+        """In their own type."""
+        return self.table["object_id"]
+
+    @property
+    def components(self) -> list[str]:
+        """Names of the method's own columns."""
+        return [name for name in self.table if name not in KNOWN]
+
+
+def open_objects(model: Bundle, directories: Sequence[Path], by: str = "score") -> Objects:
+    """Read scores, and embed the objects they are of.
+
+    Parameters
+    ----------
+    by : str
+        Column that ranks, up = stranger.
+
+    Raises
+    ------
+    DataError
+        Nothing scored, no such column, objects that cannot be told apart, or an input that is gone or has changed.
+    MismatchError
+        Scores of another model, or ids of different types.
+    """
+    tables, found = [], []
+    for directory in dict.fromkeys(map(Path, directories)):
+        table = catalog.read_scores(directory)
+        book = files.read_sealed(directory / "manifest.json")
+        _check_model(model, directory, book["identity"])
+        parts = _parts(model, book, sum(map(_length, tables)))
+        tables.append(table)
+        found.append((directory, book, parts))
+    table = _joined(tables, found)
+    score = _column(table, by, directories)
+    parts = tuple(part for _, _, own in found for part in own)
+    _check_numbered(table["object_id"], parts)
+    embedded = [_embedding(model, *each, table["object_id"]) for each in found]
+    features = np.where(np.isfinite(score)[:, None], np.concatenate(embedded), np.float32(np.nan))
+    place = _first_of_each(table["object_id"], score)
+    kept = {name: values[place] for name, values in table.items()}
+    return Objects(kept, score[place], features[place], place, parts, len(score) - len(place))
+
+
+def _length(table: dict[str, np.ndarray]) -> int:
+    return len(table["object_id"])
+
+
+def _check_model(model: Bundle, directory: Path, identity: dict[str, Any]) -> None:
+    own = model.identity()
+    differing = sorted(key for key in {*own, *identity} if own.get(key) != identity.get(key))
+    if differing:
+        raise MismatchError(
+            "these scores are of another model",
+            where=str(directory),
+            expected={key: identity.get(key) for key in differing},
+            got={key: own.get(key) for key in differing},
+            fix="name the run that made them with --run",
+        )
+
+
+def _parts(model: Bundle, book: dict[str, Any], start: int) -> list[Part]:
+    """A directory's inputs, each as it was when it was scored."""
+    parts = []
+    for entry in book["partitions"].values():
+        partition = scoring.partition(model, entry["input"])
+        if partition.stamp != entry["stamp"]:
+            gone = not Path(entry["input"]).exists()
+            what = "a scored table is not where it was" if gone else "a table has changed since it was scored"
+            fix = "put it back, or score it where it is now" if gone else RESCORE
+            raise DataError(what, where=entry["input"], expected=entry["stamp"], got=partition.stamp, fix=fix)
+        if not partition.stamp and not entry["input"].startswith("tfds:"):
+            fix = "write the table to a file and score that"
+            raise DataError("this table was in memory when it was scored", where=entry["input"], fix=fix)
+        parts.append(Part(partition, start, entry["rows"]))
+        start += entry["rows"]
+    return parts
+
+
+def _joined(tables: list[dict[str, np.ndarray]], found: list) -> dict[str, np.ndarray]:
+    """All rows; a column that a directory lacks is empty there."""
+    kinds = {table["object_id"].dtype.kind for table in tables}  # signed and unsigned would meet as floats
+    if len(kinds) > 1:
+        where = ", ".join(str(directory) for directory, *_ in found)
+        got = ", ".join(str(table["object_id"].dtype) for table in tables)
+        raise MismatchError("ids of different types", where=where, got=got, fix="rank these directories one by one")
+    if len(tables) == 1:
+        return tables[0]
+    names = dict.fromkeys(name for table in tables for name in table)
+    return {name: np.concatenate([_filled(table, name, tables) for table in tables]) for name in names}
+
+
+def _filled(table: dict[str, np.ndarray], name: str, tables: list[dict[str, np.ndarray]]) -> np.ndarray:
+    if name in table:
+        return table[name]
+    text = any(name in other and other[name].dtype.kind == "U" for other in tables)
+    return np.full(_length(table), "" if text else np.nan)
+
+
+def _column(table: dict[str, np.ndarray], by: str, directories: Sequence[Path]) -> np.ndarray:
+    """The column that ranks, NaN where the score is null."""
+    numbers = [name for name, values in table.items() if values.dtype.kind in "iuf" and name not in ("object_id", "flags")]
+    if by not in numbers:
+        raise ConfigError("no such column to rank by", where="--by", got=by, expected=did_you_mean(by, numbers))
+    score = np.where(np.isfinite(table["score"]), table[by].astype(np.float64), np.nan)
+    if not np.isfinite(score).any():
+        raise DataError(
+            "there is nothing to rank",
+            where=", ".join(map(str, directories)),
+            expected="at least one object with a score",
+            got=f"{len(score)} objects, all without",
+            fix="the flags column says why scores are null",
+        )
+    return score
+
+
+def _check_numbered(ids: np.ndarray, parts: Sequence[Part]) -> None:
+    """Refuse several tables whose objects have row numbers for ids: a label would be that of several objects."""
+    numbered = [part for part in parts if np.array_equal(ids[part.start : part.start + part.rows], np.arange(part.rows))]
+    if len(numbered) > 1:
+        raise DataError(
+            "the objects of these tables cannot be told apart",
+            where=", ".join(part.partition.path for part in numbered),
+            expected="ids: labels are kept by them",
+            got="row numbers in more than one table",
+            fix="score them with an id column (data.id=COLUMN), or rank them one by one",
+        )
+
+
+def _first_of_each(ids: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Row of every id, in the rows' order: of several the one of highest score."""
+    order = np.argsort(np.where(np.isnan(score), np.inf, -score), kind="stable")
+    _, first = np.unique(ids[order], return_index=True)
+    return np.sort(order[first])
+
+
+def _embedding(model: Bundle, directory: Path, book: dict[str, Any], parts: list[Part], ids: np.ndarray) -> np.ndarray:
+    """Embedding of a directory's rows, computed, or as an earlier call has kept it."""
+    shelf = [(name, entry["sha256"], entry["stamp"]) for name, entry in book["partitions"].items()]
+    key = hashlib.sha256(json.dumps([book["identity"], shelf], sort_keys=True).encode()).hexdigest()
+    try:
+        held = load_arrays(directory / CACHE)
+        if str(held["key"]) == key:
+            return held["embedding"]
+    except (AstroadError, KeyError, OSError):
+        pass  # none, or a damaged one: it can be made again
+    embedding = np.concatenate([_embedded(model, part, ids) for part in parts])
+    try:
+        save_arrays(directory / CACHE, key=np.array(key), embedding=embedding)
+    except OSError as error:
+        log.warning("the embedding could not be kept in %s (%s): each call will compute it anew", directory, error)
+    return embedding
+
+
+def _embedded(model: Bundle, part: Part, ids: np.ndarray) -> np.ndarray:
+    """``(rows, D)``, NaN for objects that are unusable."""
+    embed, found, start = make_embedder(model.method, batch_size=model.settings.score.batch_size), [], part.start
+    for chunk in part.partition.chunks():
+        own = chunk.columns["object_id"]
+        if not np.array_equal(own, ids[start : start + len(own)]):
+            break
+        values = embed(model.state, chunk.x, own)["embedding"]
+        values = np.asarray(values, np.float32).reshape(len(own), -1)
+        found.append(np.where(chunk.unusable[:, None], np.float32(np.nan), values))
+        start += len(own)
+    if start != part.start + part.rows:
+        got = f"other ids from row {start - part.start} on"
+        raise DataError("a table is not the one that was scored", where=part.partition.path, got=got, fix=RESCORE)
+    return np.concatenate(found)
+
+
+def relevance(model: Bundle, objects: Objects, label: np.ndarray, scale: active.Scale = "minmax") -> np.ndarray:
+    """`analysis.active.relevance` of the objects, ``(N,)``; `label` is -1 where there is none."""
+    return active.relevance(objects.features, objects.score, label, seed=model.settings.train.seed, scale=scale)
+
+
+def row_of(objects: Objects, text: str) -> int:
+    """Row of the object whose id is written like this.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    """
+    integer = objects.ids.dtype.kind != "U"
+    wanted = (int(text) if re.fullmatch(r"-?\d{1,20}", text) else None) if integer else text
+    rows = np.flatnonzero(objects.ids == wanted) if wanted is not None else ()
+    if not len(rows):
+        expected = f"{'an integer' if integer else 'a text'} such as {objects.ids[0]}"
+        raise DataError("no object here has this id", where="--label", expected=expected, got=text, fix="check the id")
+    return int(rows[0])
+
+
+def fetch(objects: Objects, rows: Sequence[int]) -> dict[int, np.ndarray]:
+    """Preprocessed objects of some rows: one pass over the inputs that hold them, as far as needed."""
+    wanted, found = {int(objects.place[row]): int(row) for row in rows}, {}
+    for part in objects.parts:
+        own = np.array(sorted(place for place in wanted if 0 <= place - part.start < part.rows), np.int64)
+        start = part.start
+        for chunk in part.partition.chunks() if len(own) else ():
+            for place in own[(own >= start) & (own < start + len(chunk.x))].tolist():
+                found[wanted[place]] = np.array(chunk.x[place - start])
+            start += len(chunk.x)
+            if start > own[-1]:
+                break
+    if len(found) < len(wanted):
+        where = ", ".join(part.partition.path for part in objects.parts)
+        raise DataError("objects are gone from their table", where=where, got=len(wanted) - len(found), fix=RESCORE)
+    return found
+
+
+def album(model: Bundle, objects: Objects, folder: Path) -> tuple[Callable[[Sequence[int]], None], Callable[[int], Path]]:
+    """Pictures of objects: a function that reads some at once, and one that draws one of them, or the one it is asked for.
+
+    Beside an object is what the model makes of it, where the method has a decoder.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError("no pictures can be written here", where=str(folder), got=error, fix="choose another") from error
+    held: dict[int, np.ndarray] = {}
+    rebuild = None
+    if model.method.reconstruct is not None and not isinstance(model.method.score, Search):
+        rebuild = make_reconstructor(model.method, seed=model.settings.train.seed)
+
+    def read(rows: Sequence[int]) -> None:
+        kept = {row: held[row] for row in rows if row in held}
+        held.clear()
+        held.update(kept | fetch(objects, [row for row in rows if row not in kept]))
+
+    def draw(row: int) -> Path:
+        if row not in held:
+            read([row])
+        x, ids = held[row][None], objects.ids[row : row + 1]
+        rebuilt = rebuild(model.state, x, ids)["reconstruction"][0] if rebuild is not None else None
+        path = folder / f"{_file_name(str(ids[0]))}.png"
+        portraits.portrait(path, x[0], rebuilt, names=model.schema.features, title=str(ids[0]))
+        return path
+
+    return read, draw
+
+
+def _file_name(name: str) -> str:
+    """An id as a file name; one that cannot be it as it stands gets a digest, so that no two meet."""
+    safe = re.sub(r"[^A-Za-z0-9._+-]", "_", name).lstrip(".")[:100]
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def export(path: Path, objects: Objects, relevance: np.ndarray, label: np.ndarray, most: int | None = None) -> int:
+    """Write the ranking as Parquet or CSV, most relevant first, and return its number of rows.
+
+    Columns: ``object_id`` in its own type, ``ra``, ``dec``, ``class`` (the scores' ``label``) where there are any,
+    ``score``, ``p_value``, ``flags``, the ``relevance``, and the user's ``label``, null for unlabelled objects. Objects
+    without a score come last, with a null relevance.
+
+    Raises
+    ------
+    ConfigError
+        Neither format.
+    """
+    import pyarrow as pa
+
+    check("minmax", path)
+    order = active.ranked(relevance, objects.ids)[:most]
+    columns = dict(_columns(objects, relevance, label))
+    table = pa.table({name: pa.array(values[order], mask=null[order]) for name, (values, null) in columns.items()})
+    with files.atomic(Path(path)) as tmp:
+        if Path(path).suffix == ".csv":
+            from pyarrow import csv
+
+            csv.write_csv(table, tmp)
+        else:
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, tmp, compression="zstd", write_page_checksum=True)
+    return len(order)
+
+
+def check(scale: str, export: Path | None) -> None:
+    """Refuse, before anything is read, a scale that is none and a file of neither format.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if scale not in get_args(active.Scale):
+        expected = ", ".join(get_args(active.Scale))
+        raise ConfigError("no such scale", where="--scale", expected=expected, got=scale, fix="choose one of these")
+    if export is not None and Path(export).suffix not in (".parquet", ".csv"):
+        expected = "a name that ends in .parquet or .csv"
+        raise ConfigError("a ranking is written as Parquet or CSV", where="--export", expected=expected, got=export)
+
+
+def _columns(
+    objects: Objects, relevance: np.ndarray, label: np.ndarray
+) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """Name, values, and which are null."""
+    for name in KNOWN:
+        if name in objects.table:
+            values = objects.table[name]
+            null = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+            yield "class" if name == "label" else name, (values, null)
+    yield "relevance", (relevance, np.isnan(relevance))
+    yield "label", (label.astype(np.int8), label == active.UNLABELLED)
