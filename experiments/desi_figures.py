@@ -23,7 +23,12 @@ STATIONS, NEAREST = 5, 30
 
 
 def draw(
-    out: Path, model: Model, scored: Scored, limits: Mapping[str, float], curves: Mapping[str, Any], real: Mapping[str, Any],
+    out: Path,
+    model: Model,
+    scored: Scored,
+    limits: Mapping[str, float],
+    curves: Mapping[str, Any],
+    real: Mapping[str, Any],
     spectra: Spectra,
 ) -> None:
     """All of them."""
@@ -80,7 +85,9 @@ def _remark(wave: np.ndarray, spectrum: np.ndarray, rebuilt: np.ndarray, z: floa
 
 def _strangest(out: Path, wave: np.ndarray, scored: Scored) -> None:
     """Figures 10 and 12, and of each planted kind the least strange: what was missed, if anything was."""
-    chosen = {f"figure_{number}_strangest_{name}": _varied(scored, name) for name, number in (("weighted_mse", 10), ("lof", 12))}
+    chosen = {
+        f"figure_{number}_strangest_{name}": _varied(scored, name) for name, number in (("weighted_mse", 10), ("lof", 12))
+    }
     for kind in sorted(set(scored.survey.kind.tolist()) - {""}):
         own = np.flatnonzero(scored.survey.kind == kind)
         chosen[f"least_strange_{kind.replace(' ', '_')}"] = own[np.argsort(scored.scores["weighted_mse"][own])[:4]]

@@ -11,7 +11,6 @@ import numpy as np
 from astroad_jax.config import Spectra
 from astroad_jax.data import open_source
 from astroad_jax.errors import DataError
-from experiments import common
 
 SETS = {
     "SDSS": "sdss_raw", "LAMOST": "lamost_dr1", "DESI raw": "desi_edr_raw_3", "DESI EDR": "desi_edr_sv3_100",

@@ -30,7 +30,10 @@ NOISE, COADDS = "desi_edr_raw_3", "coadd-*.fits"
 STEP = 0.8  # Angstrom: DESI's pixels
 PIXELS = 3600.0 + STEP * np.arange(7781)
 MIX = {"GALAXY": 0.978, "QSO": 0.007, "STAR": 0.015}  # paper 003, section 4
-DEPTH = (0.16, 1.5)  # redshifts go as z^2 exp(-(z / 0.16)^1.5): a peak at 0.19, few beyond 0.4, as in the Bright Galaxy Survey
+DEPTH = (
+    0.16,
+    1.5,
+)  # redshifts go as z^2 exp(-(z / 0.16)^1.5): a peak at 0.19, few beyond 0.4, as in the Bright Galaxy Survey
 SNR = (9.0, 0.25)  # median signal-to-noise of a rest-frame bin: median, scatter (dex)
 LEAST, MOST = 5.0, 100.0  # the paper's cut, and the brightest
 RAYS = 3.0  # mean number of cosmic rays
@@ -109,7 +112,14 @@ def _pieces(settings: Settings) -> Iterator[tuple[str, str, int, int]]:
 
 
 def _part(
-    settings: Settings, templates: Templates, noise: np.ndarray, spectra: Spectra, spectype: str, kind: str, count: int, n: int
+    settings: Settings,
+    templates: Templates,
+    noise: np.ndarray,
+    spectra: Spectra,
+    spectype: str,
+    kind: str,
+    count: int,
+    n: int,
 ) -> Survey:
     """One chunk of one class and kind."""
     rng = np.random.default_rng([settings.seed, 0, n])
@@ -224,7 +234,7 @@ def scaled_noise(
         wanted = np.append(wanted, drawn[(drawn > LEAST) & (drawn < MOST)])
     stretch = 1 + z[:, None]
     pixels_per_bin = (spectra.high - spectra.low) / spectra.bins * stretch / STEP
-    used = (PIXELS >= spectra.low * stretch) & (PIXELS <= spectra.high * stretch) & (ivar > 0)
+    used = (spectra.low * stretch <= PIXELS) & (spectra.high * stretch >= PIXELS) & (ivar > 0)
     ratio = np.where(used, np.abs(light) * np.sqrt(ivar * pixels_per_bin), np.nan)[:, ::7]  # every seventh is enough
     scale = (wanted[:count] / np.nanmedian(ratio, axis=1)) ** 2
     return (ivar * scale[:, None]).astype(np.float32)

@@ -33,6 +33,7 @@ from astroad_jax.analysis import active, outliers
 from astroad_jax.config import Frozen, Preprocess, Spectra
 from astroad_jax.errors import ConfigError, DataError
 from experiments import common, desi_anomalies, desi_figures, desi_real, desi_sky, gan, spectra_model
+from experiments.desi_real import Sample
 from experiments.desi_sky import Survey
 from experiments.spectra_model import Model
 
@@ -71,6 +72,14 @@ PAPER = {
 }
 
 
+class Drawn(NamedTuple):
+    """Real spectra, scaled, what the model makes of them, and their weighted error."""
+
+    sample: Sample
+    rebuilt: np.ndarray
+    error: np.ndarray
+
+
 class Scored(NamedTuple):
     """A survey with what the model makes of it; `train` are its training rows, `scores` by name, up = stranger."""
 
@@ -101,6 +110,12 @@ def find_survey(settings: Settings, data: Path | None, spectra: Spectra) -> Surv
     return Survey(held.ids, held.x, held.z, held.snr, held.spectype, np.full(count, "", "U1"), held.flags)
 
 
+def reasons(flags: np.ndarray) -> str:
+    """How many objects have each flag."""
+    found = {text: int(((flags & bit) > 0).sum()) for bit, text in preprocess.FLAG_NAMES.items()}
+    return "; ".join(f"{count} {text}" for text, count in found.items() if count) or "none"
+
+
 def usable(survey: Survey) -> Survey:
     """Objects that are fit for the sample; says how many are not, and why.
 
@@ -110,11 +125,9 @@ def usable(survey: Survey) -> Survey:
         Hardly any is left.
     """
     lost = survey.flags != 0
-    reasons = [f"{int(((survey.flags & bit) > 0).sum())} {text}" for bit, text in preprocess.FLAG_NAMES.items()
-               if ((survey.flags & bit) > 0).any()]  # fmt: skip
-    common.progress(f"{len(lost)} spectra, {lost.sum()} left out ({'; '.join(reasons) or 'none'})")
+    common.progress(f"{len(lost)} spectra, {lost.sum()} left out: {reasons(survey.flags)}")
     if (~lost).sum() < 100:
-        got = f"{(~lost).sum()} of {len(lost)}: {'; '.join(reasons)}"
+        got = f"{(~lost).sum()} of {len(lost)}; left out: {reasons(survey.flags)}"
         raise DataError("too few spectra to train on", expected="at least 100", got=got, fix="give more")
     return survey.take(np.flatnonzero(~lost))
 
@@ -135,7 +148,7 @@ def trained(settings: Settings, survey: Survey, seed: int, out: Path) -> tuple[M
     scores = {"weighted_mse": found["weighted_mse"], "probability": found["probability"]}
     scores["lof"] = outliers.lof(codes[train], seed, k=settings.neighbours)(codes)
     scores["combined"] = combined(scores["weighted_mse"], scores["lof"])
-    return model, Scored(survey, train, z, model.rebuild(z), codes, scores, pca_error(z, train, model.values.get("latent", 10)))
+    return model, Scored(survey, train, z, model.rebuild(z), codes, scores, pca_error(z, train, codes.shape[1]))
 
 
 def combined(*scores: np.ndarray) -> np.ndarray:
@@ -216,29 +229,26 @@ def learning(measures: Measures, settings: Settings, scored: Scored, seed: int) 
     return curves
 
 
-def real(measures: Measures, model: Model, scored: Scored, data: Path | None, limits: dict[str, float], spectra: Spectra):
+def real(
+    measures: Measures, model: Model, scored: Scored, samples: dict[str, Sample], limits: dict[str, float]
+) -> dict[str, Drawn]:
     """Real spectra scored by the model; returns what is drawn of them."""
-    factor = outliers.lof(scored.codes[scored.train], 0)
-    drawn = {}
-    for name, sample in desi_real.everything(data, spectra).items():
+    factor, drawn = outliers.lof(scored.codes[scored.train], 0), {}
+    for name, sample in samples.items():
         z, fit = model.scaled(sample.x)
         fit &= sample.flags == 0
-        reasons = [f"{int(((sample.flags & bit) > 0).sum())} {text}" for bit, text in preprocess.FLAG_NAMES.items()
-                   if ((sample.flags & bit) > 0).any()]  # fmt: skip
-        common.progress(f"{name}: {fit.sum()} of {len(fit)} scored" + (f" ({'; '.join(reasons)})" if reasons else ""))
+        common.progress(f"{name}: {fit.sum()} of {len(fit)} scored; left out: {reasons(sample.flags)}")
         measures.note(name, "vae", "spectra", len(fit))
         measures.note(name, "vae", "scored", fit.sum())
         if not fit.any():
             continue
-        own, z = sample.snr[fit], z[fit]
-        error = model.score(z, sample.ids[fit])["weighted_mse"]
-        isolation = factor(model.embed(z))
+        rows, z = np.flatnonzero(fit), z[fit]
+        error, isolation = model.score(z, sample.ids[rows])["weighted_mse"], factor(model.embed(z))
         measures.note(name, "vae", "median weighted MSE", np.median(error))
         measures.note(name, "vae", "above the 1 % threshold", (error > limits["weighted_mse"]).mean())
         measures.note(name, "lof", "above the 1 % threshold", (isolation > limits["lof"]).mean())
-        measures.note(name, "vae", "median S/N", np.median(own))
-        drawn[name] = (Survey(sample.ids[fit], z, sample.z[fit], own, sample.spectype[fit], sample.spectype[fit],
-                              sample.flags[fit]), model.rebuild(z), error)  # fmt: skip
+        measures.note(name, "vae", "median S/N", np.median(sample.snr[rows]))
+        drawn[name] = Drawn(Sample(*(values[rows] for values in sample))._replace(x=z), model.rebuild(z), error)
     return drawn
 
 
@@ -250,7 +260,7 @@ def one(settings: Settings, survey: Survey, seed: int, out: Path, data: Path | N
     limits = thresholds(measures, scored)
     by_kind(measures, scored)
     curves = learning(measures, settings, scored, seed)
-    drawn = real(measures, model, scored, data, limits, spectra)
+    drawn = real(measures, model, scored, desi_real.everything(data, spectra), limits)
     desi_figures.draw(out, model, scored, limits, curves, drawn, spectra)
     return measures
 
@@ -284,7 +294,9 @@ def main(argv: list[str] | None = None) -> None:
     keys = tuple(name for name in Settings.model_fields if name not in ("seeds", "first_seed"))
     results = common.Results(given.out, settings, keys)
     spectra = Spectra(bins=settings.bins)
-    seeds = [seed for seed in range(settings.first_seed, settings.first_seed + settings.seeds) if not results.done(seed=seed)]
+    seeds = [
+        seed for seed in range(settings.first_seed, settings.first_seed + settings.seeds) if not results.done(seed=seed)
+    ]
     survey = usable(find_survey(settings, given.data, spectra)) if seeds else None
     for seed in seeds:
         out = gan.place(given.out, "vae", settings, keys, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,19 +16,21 @@ from astroad_jax.engine.rundir import open_run
 from astroad_jax.engine.score import make_embedder, make_reconstructor, make_scorer
 from astroad_jax.engine.train import fit
 from astroad_jax.methods import build, configure, vae
-from astroad_jax.types import Method, Plan, State
+from astroad_jax.types import State
+
+Compiled = Callable[[State, np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
 class Model(NamedTuple):
-    """A trained autoencoder with the scaling of its spectra."""
+    """A trained autoencoder with the scaling of its spectra, and its functions compiled once."""
 
     scaler: preprocess.Scaler
-    method: Method
-    values: dict[str, Any]
-    plan: Plan
+    nets: vae.Nets
     state: State
     metrics: list[dict[str, Any]]
-    seed: int
+    scorer: Compiled
+    embedder: Compiled
+    reconstructor: Compiled
 
     def scaled(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Spectra ``(N, 2, W)`` of unit norm, and which of them can be used ``(N,)``."""
@@ -36,22 +39,20 @@ class Model(NamedTuple):
 
     def score(self, z: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Components of scaled spectra, ``(N,)`` each."""
-        return make_scorer(self.method, seed=self.seed, batch_size=1024)(self.state, z, ids)
+        return self.scorer(self.state, z, ids)
 
     def embed(self, z: np.ndarray) -> np.ndarray:
         """Latent means ``(N, L)``."""
-        return make_embedder(self.method, batch_size=1024)(self.state, z, np.arange(len(z)))["embedding"]
+        return self.embedder(self.state, z, np.arange(len(z)))["embedding"]
 
     def rebuild(self, z: np.ndarray) -> np.ndarray:
         """Reconstructed flux ``(N, W)``."""
-        found = make_reconstructor(self.method, seed=self.seed, batch_size=1024)(self.state, z, np.arange(len(z)))
-        return found["reconstruction"][:, 0]
+        return self.reconstructor(self.state, z, np.arange(len(z)))["reconstruction"][:, 0]
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Flux ``(..., W)`` that the decoder gives for codes ``(..., L)``."""
-        nets = vae.nets_of(configure(self.values), self.plan)
         flat = np.asarray(codes, np.float32).reshape(-1, np.shape(codes)[-1])
-        flux = np.asarray(nets.decode(self.state, flat))[:, : self.plan.shape[1]]
+        flux = np.asarray(self.nets.decode(self.state, flat))[:, : len(self.scaler.params["mean"])]
         return flux.reshape(*np.shape(codes)[:-1], -1)
 
 
@@ -86,5 +87,7 @@ def train(
     with open_run(out, settings, feed, 2) as hooks:
         fitted = fit(method, feed, seed=seed, steps_per_call=4, hooks=hooks, progress=True, **often)
         preprocess.save(scaler, out / "preprocess.npz")
-    state = sharding.to_host(fitted.state)
-    return Model(scaler, method, values, sizes, state, files.read_lines(out / "metrics.jsonl"), seed)
+    metrics, sized = files.read_lines(out / "metrics.jsonl"), {"batch_size": 512}
+    seeded = {"seed": seed, **sized}
+    compiled = make_scorer(method, **seeded), make_embedder(method, **sized), make_reconstructor(method, **seeded)
+    return Model(scaler, vae.nets_of(configure(values), sizes), sharding.to_host(fitted.state), metrics, *compiled)

@@ -50,7 +50,7 @@ def corner(path: Path, codes: np.ndarray, groups: np.ndarray, title: str = "") -
     margin = 0.05 * np.maximum(limits[1] - limits[0], 1e-6)
     limits = np.stack([limits[0] - margin, limits[1] + margin])
     members = _by_size(groups)
-    colours = {name: colour for name, colour in zip(members, cycle(COLOURS))}
+    colours = dict(zip(members, cycle(COLOURS)))
     for i in range(size):
         for j in range(size):
             _cell(axes[i, j], codes, members, colours, limits, (i, j))
@@ -65,7 +65,14 @@ def _by_size(groups: np.ndarray) -> dict[str, np.ndarray]:
     return {str(names[i]): np.flatnonzero(groups == names[i]) for i in np.argsort(-counts, kind="stable")}
 
 
-def _cell(axes: Axes, codes, members, colours, limits: np.ndarray, place: tuple[int, int]) -> None:
+def _cell(
+    axes: Axes,
+    codes: np.ndarray,
+    members: dict[str, np.ndarray],
+    colours: dict[str, str],
+    limits: np.ndarray,
+    place: tuple[int, int],
+) -> None:
     """One panel: nothing above the diagonal, histograms on it, points below."""
     i, j = place
     last = codes.shape[1] - 1
@@ -95,12 +102,10 @@ def _cell(axes: Axes, codes, members, colours, limits: np.ndarray, place: tuple[
         axes.set_yticklabels([])
 
 
-def _group_legend(figure: Figure, members, colours, place: str) -> None:
-    from itertools import starmap
-
-    axes = figure.axes[0]
-    handles = list(starmap(lambda name, rows: axes.plot([], [], "o", color=colours[name],
-                                                        label=f"{name} (n = {len(rows):,})")[0], members.items()))  # fmt: skip
+def _group_legend(figure: Figure, members: dict[str, np.ndarray], colours: dict[str, str], place: str) -> None:
+    axes, handles = figure.axes[0], []
+    for name, rows in members.items():
+        handles += axes.plot([], [], "o", color=colours[name], label=f"{name} (n = {len(rows):,})")
     figure.legend(handles=handles, loc=place, fontsize=11, frameon=False)
 
 

@@ -1,4 +1,4 @@
-"""Figures of spectra: beside what a model makes of them, with zooms on lines, and the strangest ones. Drawn as `plots` draws.
+"""Figures of spectra: beside what a model makes of them, with zooms on lines, and the strangest. Drawn as `plots` draws.
 
 Wavelengths are those of the rest frame in vacuum, in Angstrom; fluxes have unit norm. Pixels of zero inverse variance are
 gaps.
@@ -18,6 +18,7 @@ from astroad_jax.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MARKED = ("O2", "Ne3", "CaK", "CaH", "Hdelta", "G", "Hgamma", "Hbeta", "O3", "Mg", "Na", "O1", "Halpha", "S2")
 INK = "#222222"
@@ -191,7 +192,7 @@ def _point_at(axes: Axes, wave: np.ndarray, flux: np.ndarray, at: float, text: s
     axes.annotate(text, (at, level), (at, level + up), arrowprops=arrow, fontsize=8, color=COLOURS[1], ha="center")
 
 
-def _legend(figure, axes: Axes, title: str) -> None:
+def _legend(figure: Figure, axes: Axes, title: str) -> None:
     handles, names = axes.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper left", ncols=2, fontsize=8, frameon=False)
     if title:
