@@ -17,7 +17,7 @@ ARMS = {"B": (3600.0, 5780.0), "R": (5780.0, 7570.0), "Z": (7570.0, 9824.0)}  # 
 
 # figures 10a and 12c: H alpha far above all other lines. Equivalent widths in Angstrom; other lines by a factor of what
 # the galaxy's own ratios would give
-EXTREME = (500.0, 3000.0)
+EXTREME = (300.0, 2000.0)
 FAINTER = (0.1, 1.0)
 # section 5.2.1: "full width at half maximum spanning several hundred Angstroms", and Seyfert 1 as figure 10c
 BROAD_WIDTH = (5_000.0, 18_000.0)  # km/s, full width at half maximum: 110 to 390 Angstrom at H alpha
@@ -29,7 +29,7 @@ WRONG_BY = 0.04  # least difference of redshift, 160 Angstrom at the 4000 Angstr
 # figure 15, R5: the blue camera below the red one around 5000 Angstrom
 STEP_SIZE = (0.25, 0.6)  # an arm's flux is lower by this share, or higher
 # figure 12a: sky badly subtracted, fluxes dipping below 0. The strongest line's residual, in units of the noise there
-SKY = (15.0, 60.0)
+SKY = (8.0, 40.0)
 DIP = (120.0, 400.0)  # Angstrom: width of the stretch whose sky level is wrong as well
 DIP_DEPTH = (0.6, 1.6)  # of the median flux
 

@@ -85,9 +85,8 @@ def _remark(wave: np.ndarray, spectrum: np.ndarray, rebuilt: np.ndarray, z: floa
 
 def _strangest(out: Path, wave: np.ndarray, scored: Scored) -> None:
     """Figures 10 and 12, and of each planted kind the least strange: what was missed, if anything was."""
-    chosen = {
-        f"figure_{number}_strangest_{name}": _varied(scored, name) for name, number in (("weighted_mse", 10), ("lof", 12))
-    }
+    chosen = {"figure_10_strangest_weighted_mse": _varied(scored, "weighted_mse")}
+    chosen["figure_12_strangest_lof"] = _varied(scored, "lof")
     for kind in sorted(set(scored.survey.kind.tolist()) - {""}):
         own = np.flatnonzero(scored.survey.kind == kind)
         chosen[f"least_strange_{kind.replace(' ', '_')}"] = own[np.argsort(scored.scores["weighted_mse"][own])[:4]]

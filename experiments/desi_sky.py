@@ -14,6 +14,7 @@ line-spread function's change with wavelength, everything about the sky that fiv
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -30,10 +31,8 @@ NOISE, COADDS = "desi_edr_raw_3", "coadd-*.fits"
 STEP = 0.8  # Angstrom: DESI's pixels
 PIXELS = 3600.0 + STEP * np.arange(7781)
 MIX = {"GALAXY": 0.978, "QSO": 0.007, "STAR": 0.015}  # paper 003, section 4
-DEPTH = (
-    0.16,
-    1.5,
-)  # redshifts go as z^2 exp(-(z / 0.16)^1.5): a peak at 0.19, few beyond 0.4, as in the Bright Galaxy Survey
+# redshifts go as z^2 exp(-(z / 0.16)^1.5), with a peak at 0.19 as in the Bright Galaxy Survey
+DEPTH = (0.16, 1.5)
 SNR = (9.0, 0.25)  # median signal-to-noise of a rest-frame bin: median, scatter (dex)
 LEAST, MOST = 5.0, 100.0  # the paper's cut, and the brightest
 RAYS = 3.0  # mean number of cosmic rays
@@ -90,39 +89,31 @@ def make(settings: Settings, data: Path | None, spectra: Spectra) -> Survey:
         The templates or the noise are not there.
     """
     templates, noise = desi_objects.load(data), noise_vectors(data)
-    parts = [_part(settings, templates, noise, spectra, *piece) for piece in _pieces(settings)]
+    generators = (np.random.default_rng([settings.seed, 0, number]) for number in itertools.count())
+    pieces = zip(generators, _pieces(settings))
+    parts = [_part(rng, templates, noise, spectra, *piece) for rng, piece in pieces]
     survey = Survey(*(np.concatenate(values) for values in zip(*parts)))
     order = np.random.default_rng([settings.seed, 1]).permutation(len(survey.ids))
     ids = FIRST_ID + 1_009 * np.arange(len(order), dtype=np.int64)
     return survey.take(order)._replace(ids=ids)
 
 
-def _pieces(settings: Settings) -> Iterator[tuple[str, str, int, int]]:
-    """Class, kind, how many, and a number of their own, a chunk at a time."""
+def _pieces(settings: Settings) -> Iterator[tuple[str, str, int]]:
+    """Class, kind and how many, a chunk at a time."""
     planted = round(settings.planted * settings.size)
     counts = {("GALAXY", kind): planted for kind in desi_anomalies.KINDS}
     rest = settings.size - sum(counts.values())
     rare = {(name, ""): round(MIX[name] * settings.size) for name in ("QSO", "STAR")}
     counts |= rare | {("GALAXY", ""): rest - sum(rare.values())}
-    number = 0
     for (spectype, kind), count in counts.items():
         for start in range(0, count, CHUNK):
-            number += 1
-            yield spectype, kind, min(CHUNK, count - start), number
+            yield spectype, kind, min(CHUNK, count - start)
 
 
 def _part(
-    settings: Settings,
-    templates: Templates,
-    noise: np.ndarray,
-    spectra: Spectra,
-    spectype: str,
-    kind: str,
-    count: int,
-    n: int,
+    rng: np.random.Generator, templates: Templates, noise: np.ndarray, spectra: Spectra, spectype: str, kind: str, count: int
 ) -> Survey:
     """One chunk of one class and kind."""
-    rng = np.random.default_rng([settings.seed, 0, n])
     draw = {"GALAXY": desi_objects.galaxies, "QSO": desi_objects.quasars, "STAR": desi_objects.stars}[spectype]
     seen = _placed(rng, draw(rng, templates, count))
     if kind in desi_anomalies.OF_OBJECTS:

@@ -169,6 +169,7 @@ class Measures(list):
     """Rows of one run: case, method, metric, value, the paper's figure."""
 
     def note(self, case: str, method: str, metric: str, value: float, paper: float | None = None) -> None:
+        """Add a row."""
         self.append({"case": case, "method": method, "metric": metric, "value": float(value), "paper": paper})
 
 
@@ -294,9 +295,8 @@ def main(argv: list[str] | None = None) -> None:
     keys = tuple(name for name in Settings.model_fields if name not in ("seeds", "first_seed"))
     results = common.Results(given.out, settings, keys)
     spectra = Spectra(bins=settings.bins)
-    seeds = [
-        seed for seed in range(settings.first_seed, settings.first_seed + settings.seeds) if not results.done(seed=seed)
-    ]
+    every = range(settings.first_seed, settings.first_seed + settings.seeds)
+    seeds = [seed for seed in every if not results.done(seed=seed)]
     survey = usable(find_survey(settings, given.data, spectra)) if seeds else None
     for seed in seeds:
         out = gan.place(given.out, "vae", settings, keys, seed)
