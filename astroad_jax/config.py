@@ -39,6 +39,13 @@ class Data(Frozen):
     anomalies: tuple[str, ...] = Field((), description="labels never trained on, and positive in the evaluation")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of every class held out for evaluation")
     calibration_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training rows kept for p-values")
+    validation_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the remaining training rows kept for a validation loss, by which method.plateau lowers the "
+        "learning rate; 0 = none, and it goes by the training loss",
+    )
     stream: bool = Field(False, description="read the file anew every epoch instead of holding it in memory")
     shuffle_rows: int = Field(100_000, ge=1, description="rows held for shuffling, and for fitting scales, when streaming")
 

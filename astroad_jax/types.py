@@ -129,9 +129,9 @@ class Feed(NamedTuple):
     steps_per_epoch, steps_per_pass : int
         Batches in an epoch of `batches`, and of `passes`; the latter always sees every row once.
     data : dict of arrays
-        Empty for streamed feeds. Otherwise whole columns that stay on the device, and the iterators yield ``index``
-        and ``mask`` instead of rows: nothing but a few integers travels each step. A column named ``valid`` (itself a
-        dict) is handed to every step as it is.
+        Whole columns that stay on the device, where the iterators yield ``index`` and ``mask`` instead of rows: nothing
+        but a few integers travels each step. None for streamed feeds. A column named ``valid`` (itself a dict, of held-out
+        rows), which either may have, is handed to every step as it is.
     fingerprint : str
         Identifies data and order; a run resumed with another one is refused.
     rows_axis : int

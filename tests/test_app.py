@@ -129,6 +129,44 @@ def test_rows_without_a_value_are_counted_or_given_one(tmp_path, caplog):
     assert set((table["flags"][:24] & ~np.uint32(OUTSIDE)).tolist()) == {1}
 
 
+# Held-out rows for the learning rate
+
+PLATEAU = ["method.name=vae", "method.likelihood=learnt", "method.hidden=[8]", "method.latent=2", "method.plateau=1"]
+
+
+@pytest.mark.parametrize("options", [["train.feed=tf.data"], ["data.stream=true"]])
+def test_validation_rows_are_kept_apart(tmp_path, options):
+    """They neither train nor calibrate, the evaluation leaves them out, and the stage sees them however rows are fed."""
+    columns = runs.survey()
+    path = runs.table(tmp_path / "sky.parquet", columns)
+    chosen = settings(*PLATEAU, "data.validation_fraction=0.25", f"data.path={path}", *options)
+    fitted = training.train(data.open_source(path), chosen, tmp_path / "run")
+    assert all(np.isfinite(row["validation"]) for row in fitted.metrics)
+    model = bundle.load(tmp_path / "run")
+    parts = bundle.load_arrays(tmp_path / "run" / "split.npz")
+    scoring.score(model, [path], tmp_path / "scores")
+    table = catalog.read_scores(tmp_path / "scores")
+    seen = evaluation._seen(model, tmp_path / "run", tmp_path / "scores", table)
+    if "data.stream=true" in options:
+        expected = split.hash_parts(columns["object_id"], columns["label"], chosen)
+        assert 0.1 < (expected == split.VALIDATION).mean() < 0.3
+        np.testing.assert_array_equal(seen, expected != split.TEST)
+        return
+    sizes = {name: len(parts[name]) for name in ("train", "validation", "calibration", "test")}
+    assert sum(sizes.values()) == runs.ROWS == len(np.unique(np.concatenate([parts[name] for name in sizes])))
+    assert sizes["validation"] == pytest.approx(0.25 * (sizes["train"] + sizes["validation"]), abs=1)
+    np.testing.assert_array_equal(np.sort(table["object_id"][~seen]), np.sort(parts["test"]))
+
+
+@pytest.mark.parametrize("options", [[], ["data.stream=true"]])
+def test_a_validation_part_without_rows_is_refused(tmp_path, options):
+    path = runs.table(tmp_path / "sky.parquet", runs.survey())
+    chosen = settings(*PLATEAU, "data.validation_fraction=0.0001", f"data.path={path}", *options)
+    with pytest.raises(DataError, match="no row is left to validate on"):
+        training.train(data.open_source(path), chosen, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # Streaming
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from astroad_jax.analysis import outliers
+from astroad_jax.analysis import outliers, ranks
 from astroad_jax.errors import DataError
 
 NAMES = sorted(outliers.DETECTORS)
@@ -146,6 +146,48 @@ def test_lof_with_few_rows_uses_all_neighbours():
     x, rows = cloud(8), cloud(3, seed=1)
     expected = -LocalOutlierFactor(n_neighbors=7, novelty=True).fit(x).score_samples(rows)
     np.testing.assert_array_equal(outliers.lof(x, 0)(rows), expected)
+
+
+def lof_by_hand(x: np.ndarray, k: int) -> np.ndarray:
+    """Breunig et al. 2000, definitions 3 to 7, from the matrix of distances."""
+    distance = np.linalg.norm(x[:, None] - x, axis=-1)
+    np.fill_diagonal(distance, np.inf)
+    near = np.argsort(distance, axis=1)[:, :k]
+    reach = np.maximum(np.take_along_axis(distance, near, 1), np.sort(distance, axis=1)[near, k - 1])
+    density = 1 / reach.mean(1)
+    return density[near].mean(1) / density
+
+
+def test_lof_of_a_sample_is_the_papers_outlier_mode():
+    """No row is its own neighbour; rows that are not finite have no factor and change no other."""
+    x = np.concatenate([cloud(60), [[9.0, 0, 30]]])
+    found = outliers.lof_of_sample(x, k=20)
+    np.testing.assert_allclose(found, lof_by_hand(x, 20), rtol=1e-6)
+    assert found.argmax() == 60
+    holes = np.insert(x, 7, np.nan, axis=0)
+    np.testing.assert_array_equal(outliers.lof_of_sample(holes, jobs=1), np.insert(found, 7, np.nan))
+    np.testing.assert_allclose(outliers.lof_of_sample(x[:5], k=20), lof_by_hand(x[:5], 4), rtol=1e-6)
+
+
+@pytest.mark.parametrize("x", [np.zeros((1, 3)), np.full((5, 2), np.nan), np.zeros(5)])
+def test_a_sample_that_has_no_factor(x):
+    with pytest.raises(DataError, match="needs vectors"):
+        outliers.lof_of_sample(x)
+
+
+def test_combined_rank_is_the_mean_of_rank_fractions():
+    error, factor = np.array([5.0, 1, 3, np.nan, 2]), np.array([1.5, 1.0, 1.0, 9.0, 7.0])
+    expected = [(3 / 3 + 2 / 3) / 2, (0 + 0.5 / 3) / 2, (2 / 3 + 0.5 / 3) / 2, np.nan, (1 / 3 + 3 / 3) / 2]
+    np.testing.assert_allclose(ranks.combined_rank(error, factor), expected)
+    np.testing.assert_allclose(ranks.combined_rank(np.exp(error), factor), expected)  # ranks alone count
+    np.testing.assert_array_equal(ranks.combined_rank(np.array([3.0])), [0.0])
+    assert ranks.combined_rank(np.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("scores", [(), (np.zeros(3), np.zeros(4)), (np.zeros((3, 1)),)])
+def test_scores_of_unlike_objects(scores):
+    with pytest.raises(DataError, match="not of the same objects"):
+        ranks.combined_rank(*scores)
 
 
 @pytest.mark.parametrize("components", [1, 2, 0.5])

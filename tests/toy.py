@@ -13,12 +13,15 @@ WIDTH, CLASSES, BATCH, EPOCHS = 8, 3, 64, 30
 NETS = {"hidden": [16, 12], "latent": 4}
 IMAGE_NETS = {"latent": 4, "width": 4}
 GAN_NETS = {**IMAGE_NETS, "critic_dense": 8, "n_critic": 2, "learning_rate": 3e-3}
+SPECTRUM_NETS = {**NETS, "dropout": 0.05, "draws": 2, "learning_rate": 3e-3}
 SEARCH = {"search": "latent", "search_rate": 0.1, "iterations": 30}
 
 # name -> hyper-parameters: every method, and every option that changes its equations
 VARIANTS: dict[str, dict] = {
     "autoencoder": {"name": "autoencoder", **NETS},
     "vae": {"name": "vae", "sigma": 0.3, "samples": 3, **NETS},
+    "vae-ivar": {"name": "vae", "likelihood": "ivar", "samples": 3, "plateau": 2, **SPECTRUM_NETS},
+    "vae-learnt": {"name": "vae", "likelihood": "learnt", "samples": 3, "score_by": "probability", **SPECTRUM_NETS},
     "deep_svdd": {"name": "deep_svdd", **NETS},
     "deep_svdd-soft": {"name": "deep_svdd", "soft_boundary": True, "warmup_epochs": 2, "centre_epsilon": 0.1, **NETS},
     "mcdsvdd": {"name": "mcdsvdd", **NETS},
@@ -33,6 +36,7 @@ VARIANTS: dict[str, dict] = {
     "fanogan-search": {"name": "fanogan", **GAN_NETS, **SEARCH, "iterations": 5},
 }
 IMAGE_METHODS = {"conv_autoencoder", "ganomaly", "wgan_gp", "fanogan"}
+SPECTRA = {"vae-ivar", "vae-learnt"}
 assert {values["name"] for values in VARIANTS.values()} == set(METHODS)
 
 
@@ -53,12 +57,21 @@ def outliers() -> np.ndarray:
 
 
 def shape(name: str) -> tuple[int, ...]:
-    """Of a variant's objects: rows of numbers, or images."""
+    """Of a variant's objects: rows of numbers, spectra with their inverse variance, or images."""
+    if name in SPECTRA:
+        return (2, WIDTH)
     return (WIDTH, WIDTH, 1) if name.partition("-")[0] in IMAGE_METHODS else (WIDTH,)
 
 
 def shaped(name: str, x: np.ndarray) -> np.ndarray:
-    """Rows ``(N, 8)`` as a variant's objects: one number sets the brightness of one line of an image."""
+    """Rows ``(N, 8)`` as a variant's objects: one number sets the brightness of one line of an image.
+
+    A spectrum's sigma is 0.1, and the pixel nearest to 0 is masked.
+    """
+    if name in SPECTRA:
+        nearest = np.abs(x).argmin(axis=1)[:, None]
+        ivar = np.where(np.arange(WIDTH) == nearest, 0, 100)
+        return np.stack([x, ivar], axis=1).astype(np.float32)
     if len(shape(name)) == 1:
         return x
     profile = np.array([0.4, 0.7, 0.9, 1, 1, 0.9, 0.7, 0.4], np.float32)

@@ -180,6 +180,47 @@ def lof(x: np.ndarray, seed: int, *, k: int = 20) -> Scorer:
     return _scorer(lambda rows: -factor.score_samples(rows), x.shape[1])
 
 
+def lof_of_sample(x: np.ndarray, *, k: int = 20, jobs: int = -1) -> np.ndarray:
+    """Local outlier factor of every row among the others: outlier detection, where `lof` is novelty detection.
+
+    No row is its own neighbour here. That is what `lof` cannot give for the rows it learnt from, and what the DESI paper
+    (Nicolaou et al., section 5.2.2) ranks its latents by, as the negative factor (NOF); this one is up = stranger.
+
+    Parameters
+    ----------
+    x : (N, D) float
+        The sample, for instance codes; rows that are not finite have none and are no one's neighbour. More than k identical
+        ones make the factor unreliable; scikit-learn warns of it.
+    k : int
+        Neighbours (N - 1, where N is no larger).
+    jobs : int
+        Threads; -1 for all cores. The result is the same.
+
+    Returns
+    -------
+    (N,) float64
+        About 1 for an inlier; NaN for rows that are not finite.
+
+    Raises
+    ------
+    DataError
+        No vectors, or fewer than two finite ones.
+
+    Notes
+    -----
+    A k-d tree: memory grows as N k, time about as N^1.3 at D = 10 (200,000 rows: 0.4 GB, six minutes on one core).
+    """
+    from sklearn.neighbors import LocalOutlierFactor
+
+    x = np.asarray(x, np.float64)
+    finite = np.isfinite(x).all(axis=1) if x.ndim == 2 else np.ones(len(x), bool)
+    _check_rows(x[finite])
+    factor = LocalOutlierFactor(n_neighbors=min(k, int(finite.sum()) - 1), algorithm="kd_tree", n_jobs=jobs).fit(x[finite])
+    scores = np.full(len(x), np.nan)
+    scores[finite] = -factor.negative_outlier_factor_
+    return scores
+
+
 def pca(x: np.ndarray, seed: int, *, components: int | float = 0.95) -> Scorer:
     """Principal components: squared distance from the plane of the leading ones.
 

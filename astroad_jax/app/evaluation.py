@@ -98,10 +98,10 @@ def _seen(model: Bundle, run: Path, scores: Path, table: dict[str, np.ndarray]) 
 
 
 def _used(model: Bundle, parts: dict[str, np.ndarray], ids: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """Whether ids are among those that trained or calibrated the model."""
+    """Whether ids are among those that trained, validated or calibrated the model."""
     if "train" not in parts:  # the table was streamed, and split by the hash of its ids
         return hash_parts(ids, labels, model.settings) != TEST
-    used = np.concatenate([parts["train"], parts["calibration"]])
+    used = np.concatenate([parts[name] for name in ("train", "validation", "calibration") if name in parts])
     if used.dtype != ids.dtype:  # the same digits in another type; mixed integers would meet as floats
         ids, used = ids.astype(str), used.astype(str)
     return np.isin(ids, used)

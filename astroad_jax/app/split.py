@@ -11,16 +11,17 @@ from astroad_jax import config, data, preprocess
 from astroad_jax.data import splits
 from astroad_jax.errors import DataError
 
-TRAIN, CALIBRATION, TEST = 0, 1, 2
+TRAIN, CALIBRATION, TEST, VALIDATION = 0, 1, 2, 3
 log = logging.getLogger(__name__)
 
 
 class Parts(NamedTuple):
-    """Row numbers of a table's three parts."""
+    """Row numbers of a table's parts; those for validation are none unless asked for."""
 
     train: np.ndarray
     calibration: np.ndarray
     test: np.ndarray
+    validation: np.ndarray
 
 
 def report_left_out(source: data.Source, flags: np.ndarray) -> None:
@@ -42,7 +43,8 @@ def report_left_out(source: data.Source, flags: np.ndarray) -> None:
 
 
 def split(labels: np.ndarray, settings: config.Run) -> Parts:
-    """Parts of the inliers: a stratified test part, and of the rest a calibration part drawn without regard to class.
+    """Parts of the inliers: a stratified test part; of the rest, drawn without regard to class, one that calibrates and
+    one that validates.
 
     Every anomaly is in the test part.
 
@@ -69,7 +71,18 @@ def split(labels: np.ndarray, settings: config.Run) -> Parts:
     keep, test = splits.stratified(labels[inliers], settings.data.test_fraction, seed)
     train, calibration = splits.uniform(labels[inliers[keep]], settings.data.calibration_fraction, seed + 1)
     rest = np.concatenate([inliers[test], np.flatnonzero(anomalous)])
-    return Parts(inliers[keep][train], inliers[keep][calibration], np.sort(rest))
+    train, calibration = inliers[keep][train], inliers[keep][calibration]
+    train, validation = _validation(train, labels, settings)
+    return Parts(train, calibration, np.sort(rest), validation)
+
+
+def _validation(train: np.ndarray, labels: np.ndarray, settings: config.Run) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows without those for validation, and those."""
+    fraction = settings.data.validation_fraction
+    if not fraction:
+        return train, train[:0]
+    kept, drawn = splits.uniform(labels[train], fraction, settings.train.seed + 2)
+    return train[kept], train[drawn]
 
 
 def _check_classes(labels: np.ndarray) -> None:
@@ -91,14 +104,18 @@ def hash_parts(ids: np.ndarray, labels: np.ndarray | None, settings: config.Run)
     Returns
     -------
     (N,) int
-        `TRAIN`, `CALIBRATION` or `TEST`.
+        `TRAIN`, `CALIBRATION`, `TEST` or `VALIDATION`.
     """
     seed = settings.train.seed
     test = splits.by_id_hash(ids, settings.data.test_fraction, f"test-{seed}")
     held = splits.by_id_hash(ids, settings.data.calibration_fraction, f"calibration-{seed}")
     if labels is not None and settings.data.anomalies:
         test = test | np.isin(labels, list(settings.data.anomalies))
-    return np.where(test, TEST, np.where(held, CALIBRATION, TRAIN))
+    part = np.where(test, TEST, np.where(held, CALIBRATION, TRAIN))
+    if not settings.data.validation_fraction:
+        return part
+    drawn = splits.by_id_hash(ids, settings.data.validation_fraction, f"validation-{seed}")
+    return np.where(drawn & (part == TRAIN), VALIDATION, part)
 
 
 def class_index(labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:

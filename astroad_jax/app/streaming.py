@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from astroad_jax import config, data, preprocess
-from astroad_jax.app.split import CALIBRATION, TRAIN, class_index, hash_parts, report_left_out
+from astroad_jax.app.split import CALIBRATION, TRAIN, VALIDATION, class_index, hash_parts, report_left_out
 from astroad_jax.errors import DataError
 from astroad_jax.types import Feed
 
@@ -24,12 +24,15 @@ class Overview(NamedTuple):
         Training rows, at most ``data.shuffle_rows``, drawn from the whole file.
     calibration : (x, ids)
         Calibration rows, likewise.
+    validation : (x, labels)
+        Validation rows, likewise; none where none are asked for.
     classes : tuple of str
         Labels of the training rows; ``("",)`` where there are none.
     """
 
     sample: np.ndarray
     calibration: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
     classes: tuple[str, ...]
 
 
@@ -67,11 +70,14 @@ def survey(source: data.Source, roles: data.Roles, settings: config.Run) -> Over
         Repeated ids, or no row to train on.
     """
     size, seed = settings.data.shuffle_rows, settings.train.seed
-    train, calibration, labels, ids, flags = Reservoir(size, seed, 0), Reservoir(size, seed, 1), set(), [], []
+    train, calibration, validation = (Reservoir(size, seed, use) for use in range(3))
+    labels, ids, flags = set(), [], []
     for table in data.stream_tables(source, roles, min(size, 65536)):
         part = _parts(table, settings)
         train.add(table.x[part == TRAIN])
         calibration.add(table.x[part == CALIBRATION], table.ids[part == CALIBRATION])
+        rows = part == VALIDATION
+        validation.add(table.x[rows], _labels(table, rows))
         labels |= set(np.unique(table.label[part == TRAIN]).tolist()) if table.label is not None else set()
         ids.append(table.ids[part != EXCLUDED])
         flags.append(table.flags)
@@ -80,7 +86,20 @@ def survey(source: data.Source, roles: data.Roles, settings: config.Run) -> Over
     (sample,) = train.rows()
     if not len(sample):
         raise DataError("no row is left to train on", where=source.path, fix="check data.anomalies and the fractions")
-    return Overview(sample, calibration.rows(), tuple(sorted(labels - {""})) or ("",))
+    return Overview(sample, calibration.rows(), validation.rows(), tuple(sorted(labels - {""})) or ("",))
+
+
+def _labels(table: data.Table, rows: np.ndarray) -> np.ndarray:
+    return table.label[rows] if table.label is not None else np.full(rows.sum(), "", "U1")
+
+
+def transformed(
+    x: np.ndarray, labels: np.ndarray, scaler: preprocess.Scaler, classes: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Columns of the usable rows, preprocessed."""
+    x, flags = preprocess.apply(scaler, x)
+    usable = ~preprocess.unusable(scaler, flags)
+    return {"x": np.asarray(x)[usable], "y": class_index(labels[usable], classes)}
 
 
 def _parts(table: data.Table, settings: config.Run) -> np.ndarray:
@@ -96,10 +115,7 @@ def feed(
 
     def transform(table: data.Table) -> dict[str, np.ndarray]:
         rows = _parts(table, settings) == TRAIN
-        x, flags = preprocess.apply(scaler, table.x[rows])
-        usable = ~preprocess.unusable(scaler, flags)
-        labels = table.label[rows] if table.label is not None else np.full(rows.sum(), "", "U1")
-        return {"x": np.asarray(x)[usable], "y": class_index(labels[usable], classes)}
+        return transformed(table.x[rows], _labels(table, rows), scaler, classes)
 
     options = settings.train
     return stream_feed(

@@ -14,7 +14,7 @@ from astroad_jax.app import bundle, streaming
 from astroad_jax.app.launch import is_primary
 from astroad_jax.app.split import Parts, class_index, report_left_out, split
 from astroad_jax.engine import rundir, sharding
-from astroad_jax.engine.feed import resident
+from astroad_jax.engine.feed import resident, with_valid
 from astroad_jax.engine.score import make_scorer
 from astroad_jax.engine.train import Fitted, fit
 from astroad_jax.errors import DataError, DivergedError
@@ -134,11 +134,14 @@ def _load(source: data.Source, roles: data.Roles, settings: config.Run) -> Prepa
     classes = tuple(sorted(set(labels[train].tolist()) - {""})) or ("",)
     y = class_index(labels, classes)
     feed = _table_feed({"x": x[train], "y": y[train]}, settings)
+    if settings.data.validation_fraction:
+        rows = parts.validation[usable[parts.validation]]
+        feed = _validated(feed, {"x": x[rows], "y": y[rows]}, source)
     sizes = plan(feed, x.shape[1:], len(classes), settings)
     schema = bundle.Schema(roles.features, table.x.shape[1:], x.shape[1:], classes, sizes)
     held = parts.calibration[usable[parts.calibration]]
     _check_calibration(len(held), source)
-    ids = {name: table.ids[rows] for name, rows in zip(("train", "calibration", "test"), parts)}
+    ids = {name: table.ids[rows] for name, rows in parts._asdict().items() if name != "validation" or len(rows)}
     return Prepared(schema, scaler, feed, (x[held], table.ids[held]), ids)
 
 
@@ -150,6 +153,19 @@ def _table_feed(arrays: dict[str, np.ndarray], settings: config.Run) -> Feed:
     from astroad_jax.data.pipeline import table_feed
 
     return table_feed(arrays, labels_for_balance=arrays["y"] if options.balance else None, **common)
+
+
+def _validated(feed: Feed, valid: dict[str, np.ndarray], source: data.Source) -> Feed:
+    """The feed with held-out rows; refused, before training, where there are none."""
+    if not len(valid["x"]):
+        raise DataError(
+            "no row is left to validate on",
+            where=source.path,
+            expected="at least one usable inlier",
+            got=0,
+            fix="raise data.validation_fraction, use more rows, or set it to 0 to go by the training loss",
+        )
+    return with_valid(feed, {name: np.ascontiguousarray(column) for name, column in valid.items()})
 
 
 def plan(feed: Feed, shape: tuple[int, ...], num_classes: int, settings: config.Run) -> Plan:
@@ -190,6 +206,8 @@ def _stream(source: data.Source, roles: data.Roles, settings: config.Run) -> Pre
     x, flags = preprocess.apply(scaler, seen.sample)
     _report_unusable(source, ~preprocess.unusable(scaler, flags), flags)
     feed = streaming.feed(source, roles, settings, scaler, seen.classes)
+    if settings.data.validation_fraction:
+        feed = _validated(feed, streaming.transformed(*seen.validation, scaler, seen.classes), source)
     sizes = plan(feed, x.shape[1:], len(seen.classes), settings)
     schema = bundle.Schema(roles.features, seen.sample.shape[1:], x.shape[1:], seen.classes, sizes)
     x, flags = preprocess.apply(scaler, seen.calibration[0])

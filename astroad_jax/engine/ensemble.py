@@ -72,7 +72,7 @@ def keep_best(method: Method, every: int) -> Method:
 
         def init(key: Key, batch: Batch, previous: Any) -> Any:
             before = previous.best if isinstance(previous, Best) else previous
-            state = stage.init(key, _without_valid(batch), before)
+            state = stage.init(key, batch, before)
             if plain:
                 return state
             value = jnp.full_like(stage.validate(state, batch["valid"]), jnp.inf)
@@ -80,8 +80,8 @@ def keep_best(method: Method, every: int) -> Method:
 
         def step(key: Key, held: Any, batch: Batch) -> tuple[Any, Metrics]:
             if plain:
-                return stage.step(key, held, _without_valid(batch))
-            state, metrics = stage.step(key, held.state, _without_valid(batch))
+                return stage.step(key, held, batch)
+            state, metrics = stage.step(key, held.state, batch)
             held = held._replace(state=state, step=held.step + 1)
             due = (held.step % every == 0) | (held.step == stage.num_steps)
             return jax.lax.cond(due, lambda h: _select(stage, h, batch["valid"]), lambda h: h, held), metrics
@@ -114,10 +114,6 @@ def _score_of_best(score: Any) -> Any:
 def best_of(state: Any) -> State:
     """The state that a method under `keep_best` scores with."""
     return state.best if isinstance(state, Best) else state
-
-
-def _without_valid(batch: Batch) -> Batch:
-    return {name: column for name, column in batch.items() if name != "valid"}
 
 
 def _select(stage: Stage, held: Best, valid: Batch) -> Best:

@@ -67,6 +67,12 @@ def resident(
     )
 
 
+def with_valid(feed: Feed, valid: dict[str, np.ndarray]) -> Feed:
+    """The same feed with held-out columns for stages that look at a validation loss; `resident` takes them itself."""
+    data = {**feed.data, "valid": valid}
+    return feed._replace(data=data, fingerprint=fingerprint({"valid": valid}, feed.fingerprint))
+
+
 def members(
     rows: Sequence[np.ndarray],
     data: dict[str, Any],

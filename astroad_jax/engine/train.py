@@ -176,11 +176,11 @@ class _Run(NamedTuple):
 
 
 def pick(data: dict[str, Any], batch: dict[str, Any]) -> Batch:
-    """Rows of the resident data that a batch names; a streamed batch is returned as it is."""
-    if "index" not in batch:
-        return batch
-    rows = {name: column[batch["index"]] for name, column in data.items() if name != "valid"}
+    """Rows of the resident data that a batch names, or those of a streamed batch; held-out rows as they are."""
     extra = {"valid": data["valid"]} if "valid" in data else {}
+    if "index" not in batch:
+        return {**batch, **extra}
+    rows = {name: column[batch["index"]] for name, column in data.items() if name != "valid"}
     return {**rows, **extra, "mask": batch["mask"]}
 
 

@@ -53,9 +53,9 @@ class Config(Dense):
     name: Literal["autoencoder"] = "autoencoder"
 
 
-def dense_pair(config: Dense, num_features: int, code_width: int | None = None) -> tuple[MLP, MLP]:
+def dense_pair(config: Dense, num_features: int, code_width: int | None = None, dropout: float = 0.0) -> tuple[MLP, MLP]:
     """Encoder and mirrored decoder; `code_width` where the encoder's output is wider than the code (a VAE's is)."""
-    inner = {"activation": config.activation, "norm": config.norm, "weights": config.weights}
+    inner = {"activation": config.activation, "norm": config.norm, "weights": config.weights, "dropout": dropout}
     encoder = MLP((*config.hidden, code_width or config.latent), last=config.code, last_bias=config.code_bias, **inner)
     decoder = MLP((*reversed(config.hidden), num_features), last=config.output, **inner)
     return encoder, decoder

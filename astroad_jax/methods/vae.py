@@ -1,22 +1,31 @@
 """Variational autoencoder: strange is what a smooth latent model rebuilds badly on average.
 
-Kingma & Welling 2014, eq. 10 (arXiv:1312.6114); as a baseline in Perez-Carrasco et al. 2023 (MCDSVDD), appendix I.
+Kingma & Welling 2014, eq. 10 (arXiv:1312.6114); as a baseline in Perez-Carrasco et al. 2023 (MCDSVDD), appendix I; on
+spectra in Nicolaou et al., "Identifying anomalous DESI galaxy spectra with a variational autoencoder" ("the DESI paper"
+below); its reconstruction probability in An & Cho 2015, "Variational autoencoder based anomaly detection using
+reconstruction probability", algorithm 4.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from astroad_jax.errors import ConfigError
+from astroad_jax.methods import likelihoods, plateau
 from astroad_jax.methods.autoencoder import Dense, dense_pair
-from astroad_jax.methods.losses import adam_l2, descend, masked_mean, mean_squares, rows
+from astroad_jax.methods.likelihoods import Likelihood
+from astroad_jax.methods.losses import adam_l2, descend, masked_mean, rows
 from astroad_jax.nets import Variables, forward, forward_train
 from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Stage, State
+
+ScoreBy = Literal["weighted_mse", "probability"]
 
 
 class VAEState(NamedTuple):
@@ -27,14 +36,80 @@ class VAEState(NamedTuple):
     opt: optax.OptState
 
 
+# The DESI paper's network. Its list of layers begins with the 1,000 pixels of the input, which is no hidden layer.
+SPECTRA = {
+    "hidden": (800, 600, 500, 300),
+    "latent": 10,
+    "activation": "relu",
+    "output": "none",
+    "norm": False,
+    "weights": "glorot",
+    "dropout": 0.2,
+    "plateau": 5,
+    "score_by": "weighted_mse",
+}
+
+
 class Config(Dense):
-    """The variational autoencoder of MCDSVDD's appendix I: the autoencoder's layers with two heads on the code."""
+    """The autoencoder's layers with two heads on the code; the defaults depend on the likelihood.
+
+    ``fixed`` is the variational autoencoder of MCDSVDD's appendix I. With ``ivar`` or ``learnt``, what is not given is the
+    DESI paper's (`SPECTRA`): hidden layers 800-600-500-300 and a code of 10, the decoder mirrored, ReLU between, linear
+    ends, dropout of 0.2, Adam at 1e-3 divided by 10 after 5 epochs without improvement. Its batches of 512 and 50 epochs
+    are the training's (``train.batch_size``, ``train.epochs``), its validation rows ``data.validation_fraction``.
+
+    Where the DESI paper is silent: one draw of the code a step; KL weight 1, which makes the loss the negative evidence
+    lower bound; dropout after every hidden activation (not on input, code or output); initialisation and absence of batch
+    normalisation as in the library it names; spectra rebuilt for `weighted_mse` from the code's mean, so that a score
+    and the reconstruction shown with it agree.
+
+    Attributes
+    ----------
+    likelihood : {"fixed", "ivar", "learnt"}
+        See `astroad_jax.methods.likelihoods`. ``ivar`` wants objects ``(2, W)``, ``learnt`` takes any.
+    sigma : float
+        Width of the fixed likelihood, in units of the scaled features.
+    sigma_floor : float
+        Least width of the learnt one. At 1e-4 a pixel of a 1,000-pixel spectrum of unit norm has S/N 300 or less.
+    beta : float
+        Weight of the divergence.
+    draws, samples : int
+        Draws of the code a training step, and in a score. 0 samples (``ivar`` and ``learnt``): no `probability`.
+    plateau : int
+        Epochs without improvement after which the learning rate is divided by 10; 0 = never.
+    score_by : {"weighted_mse", "probability"}, optional
+        Which component is the score, of ``ivar`` and ``learnt``.
+    """
 
     name: Literal["vae"] = "vae"
     code_bias: bool = True
+    likelihood: Literal["fixed", "ivar", "learnt"] = "fixed"
     sigma: float = Field(1.0, gt=0)
+    sigma_floor: float = Field(1e-4, gt=0)
     beta: float = Field(1.0, ge=0)
-    samples: int = Field(10, ge=1)
+    draws: int = Field(1, ge=1)
+    samples: int = Field(10, ge=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    plateau: int = Field(0, ge=0)
+    score_by: ScoreBy | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _papers_network(cls, values: Any) -> Any:
+        """What is not given is the paper's that the likelihood is from."""
+        spectral = isinstance(values, dict) and values.get("likelihood", "fixed") != "fixed"
+        return {**SPECTRA, **values} if spectral else values
+
+    @model_validator(mode="after")
+    def _heeded(self) -> Config:
+        """A key that this likelihood does not look at is refused, rather than given and ignored."""
+        if self.likelihood == "fixed" and (self.score_by is not None or self.samples < 1):
+            raise ValueError("the fixed likelihood has one score, a mean over samples >= 1: score_by is not for it")
+        if self.likelihood != "fixed" and (self.score_by is None or self.sigma != 1.0):
+            raise ValueError("sigma is the fixed likelihood's; this one has score_by = weighted_mse or probability")
+        if self.score_by == "probability" and not self.samples:
+            raise ValueError("score_by = probability takes samples >= 1")
+        return self
 
 
 def kl_to_standard_normal(mean: jax.Array, log_var: jax.Array) -> jax.Array:
@@ -47,85 +122,160 @@ def _split(heads: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, log_var
 
 
+class Nets(NamedTuple):
+    """Encoder and decoder with what is made of the decoder's output: all that scores and stage share."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+    likelihood: Likelihood
+
+    def encode(self, state: VAEState, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and log-variance of the codes of objects ``(B, ...)``: ``(B, L)`` each."""
+        return _split(forward(self.encoder, state.encoder, self.likelihood.seen(x)))
+
+    def decode(self, state: VAEState, z: jax.Array) -> jax.Array:
+        """What the decoder gives for codes ``(B, L)``."""
+        return forward(self.decoder, state.decoder, z)
+
+    def draw(self, key: Key, state: VAEState, x: jax.Array, samples: int) -> tuple[jax.Array, jax.Array]:
+        """ONE object ``(1, ...)`` and what is decoded for draws of its code, both with `samples` rows."""
+        mean, log_var = self.encode(state, x)
+        noise = jax.random.normal(key, (samples, mean.shape[-1]))
+        out = self.decode(state, mean + jnp.exp(0.5 * log_var) * noise)
+        return jnp.broadcast_to(x, (samples, *x.shape[1:])), out
+
+
 def vae(
     encoder: nn.Module,
     decoder: nn.Module,
     *,
     tx: optax.GradientTransformation,
     num_steps: int,
-    sigma: float = 1.0,
+    likelihood: Likelihood | None = None,
     beta: float = 1.0,
+    draws: int = 1,
     samples: int = 10,
+    score_by: ScoreBy | None = None,
 ) -> Method:
-    """Variational autoencoder with a Gaussian likelihood of fixed width.
+    """Variational autoencoder with a Gaussian likelihood.
 
     Parameters
     ----------
     encoder : flax.linen.Module
         ``(B, ...) -> (B, 2 L)``: mean and log-variance of the code, side by side.
     decoder : flax.linen.Module
-        ``(B, L) -> (B, features)``.
-    sigma : float
-        Standard deviation of the likelihood, in units of the scaled features. The loss of one object is
-        |x - y|^2 / (2 sigma^2) + beta KL, one draw of the code a step. MCDSVDD's code averages the square over the F
-        features and the divergence over batch and code, which is sigma^2 = F / (2 L).
+        ``(B, L) -> (B, heads * F)``; `Likelihood.heads` numbers for each of F features.
+    likelihood : Likelihood
+        By default `likelihoods.fixed` of width 1. The loss of one object is ``cost + beta KL``, with fixed width
+        |x - y|^2 / (2 sigma^2) + beta KL. MCDSVDD's code averages the square over the F features and the divergence over
+        batch and code, which is sigma^2 = F / (2 L).
+    draws : int
+        Draws of the code a step, over which the cost is averaged.
     samples : int
-        Draws averaged in the score (the paper's several reconstructions; its code takes a single one).
+        Draws averaged in a score (MCDSVDD's several reconstructions, of which its code takes a single one; An & Cho's L).
+    score_by : {"weighted_mse", "probability"}, optional
+        Which of these components is the score; by default neither.
 
     Returns
     -------
     Method
-        ``score`` is the squared error averaged over features and draws; ``kl`` the divergence of the object's code.
+        ``kl`` is the divergence of the object's code. By default ``score`` is the squared error averaged over features
+        and draws. With `score_by` it is one of the components, all of them per object:
+
+        ``weighted_mse``
+            Eq. 6 of the DESI paper at the mean of the code: the squared error times the inverse variance, averaged over
+            all pixels. Masked pixels add 0 and are counted, so a spectrum half masked is expected at half the value:
+            divide by ``unmasked`` for a reduced chi-squared.
+        ``probability``
+            The cost averaged over draws of the code: a negative log-probability, up = stranger (An & Cho); without the
+            constant that `likelihoods.ivar` explains.
+        ``unmasked``
+            Share of the pixels that are not masked. Where it is 0 both others are NaN: no score.
     """
-    train = _stage(encoder, decoder, tx, num_steps, sigma, beta)
+    nets = Nets(encoder, decoder, likelihood or likelihoods.fixed())
+    train = _stage(nets, tx, num_steps, beta, draws)
 
     def embed(state: VAEState, example: Example) -> jax.Array:
-        return _split(forward(encoder, state.encoder, example["x"][None])[0])[0]
+        return nets.encode(state, example["x"][None])[0][0]
 
     def reconstruct(key: Key, state: VAEState, example: Example) -> jax.Array:
         del key
-        return forward(decoder, state.decoder, embed(state, example)[None])[0].reshape(example["x"].shape)
+        out = nets.decode(state, embed(state, example)[None])
+        return nets.likelihood.rebuilt(example["x"][None], out)[0]
 
-    def score(key: Key, state: VAEState, example: Example) -> Scores:
-        mean, log_var = _split(forward(encoder, state.encoder, example["x"][None]))
-        noise = jax.random.normal(key, (samples, mean.shape[-1]))
-        rebuilt = forward(decoder, state.decoder, mean + jnp.exp(0.5 * log_var) * noise)
-        target = jnp.broadcast_to(example["x"].reshape(1, -1), rebuilt.shape)
-        return {
-            "score": jnp.mean(mean_squares(target, rebuilt)),
-            "kl": kl_to_standard_normal(mean, log_var)[0],
-        }
-
+    score = _error_of_draws(nets, samples) if score_by is None else _pixel_scores(nets, samples, score_by)
     return Method((train,), score, embed, reconstruct)
 
 
-def _stage(encoder, decoder, tx, num_steps: int, sigma: float, beta: float) -> Stage:
+def _error_of_draws(nets: Nets, samples: int) -> Callable[[Key, VAEState, Example], Scores]:
+    def score(key: Key, state: VAEState, example: Example) -> Scores:
+        x = example["x"][None]
+        error = nets.likelihood.error(*nets.draw(key, state, x, samples))
+        return {"score": jnp.mean(error), "kl": kl_to_standard_normal(*nets.encode(state, x))[0]}
+
+    return score
+
+
+def _pixel_scores(nets: Nets, samples: int, score_by: ScoreBy) -> Callable[[Key, VAEState, Example], Scores]:
+    def score(key: Key, state: VAEState, example: Example) -> Scores:
+        x = example["x"][None]
+        mean, log_var = nets.encode(state, x)
+        used = nets.likelihood.used(x)[0]
+        parts = {"weighted_mse": nets.likelihood.error(x, nets.decode(state, mean))[0]}
+        if samples:
+            parts["probability"] = jnp.mean(nets.likelihood.cost(*nets.draw(key, state, x, samples)))
+        parts = {name: jnp.where(used > 0, value, jnp.nan) for name, value in parts.items()}
+        return {"score": parts[score_by], **parts, "kl": kl_to_standard_normal(mean, log_var)[0], "unmasked": used}
+
+    return score
+
+
+def by_pixel(nets: Nets, samples: int) -> Callable[[Key, VAEState, Example], Scores]:
+    """Where in ONE object the strangeness lies: the terms of its scores, pixel by pixel, ``(F,)`` each; NaN where masked.
+
+    ``residual`` is (object - reconstruction at the mean of the code) in units of sigma: its square is what eq. 6 averages.
+    ``probability`` sums to the component of that name (where `samples` is the method's and so is the key). It has the form
+    of `Method.score`: ``make_scorer(method._replace(score=by_pixel(...)))`` maps it over a catalogue.
+    """
+
+    def score(key: Key, state: VAEState, example: Example) -> Scores:
+        x = example["x"][None]
+        at_mean = nets.decode(state, nets.encode(state, x)[0])
+        drawn = nets.likelihood.pixels(*nets.draw(key, state, x, samples))[1]
+        return {"residual": nets.likelihood.pixels(x, at_mean)[0][0], "probability": jnp.mean(drawn, axis=0)}
+
+    return score
+
+
+def _stage(nets: Nets, tx: optax.GradientTransformation, num_steps: int, beta: float, draws: int) -> Stage:
     """Maximise the evidence lower bound."""
+    encoder, decoder, likelihood = nets
 
     def init(key: Key, batch: Batch, previous: State | None) -> VAEState:
         del previous
         x, _ = rows(batch)
         key_e, key_d = jax.random.split(key)
-        heads, enc = encoder.init_with_output(key_e, x)
+        heads, enc = encoder.init_with_output(key_e, likelihood.seen(x))
         dec = decoder.init(key_d, _split(heads)[0])
         return VAEState(enc, dec, tx.init((enc["params"], dec["params"])))
 
-    def terms(x: jax.Array, rebuilt: jax.Array, mean: jax.Array, log_var: jax.Array) -> tuple[jax.Array, jax.Array]:
-        error = mean_squares(x, rebuilt)
-        num_features = x[0].size
-        kl = kl_to_standard_normal(mean, log_var)
-        return error * num_features / (2 * sigma**2) + beta * kl, kl
+    def decode_draws(key: Key, state: VAEState, params: Any, mean: jax.Array, log_var: jax.Array, mask: jax.Array):
+        """Decoder's output for every draw, ``(draws * B, ...)``, and its new variables."""
+        noise = jax.random.normal(key, (draws, *mean.shape))
+        z = (mean[None] + jnp.exp(0.5 * log_var)[None] * noise).reshape(-1, mean.shape[-1])
+        return forward_train(decoder, state.decoder, params, z, jnp.tile(mask, draws), jax.random.fold_in(key, 1))
 
     def step(key: Key, state: VAEState, batch: Batch) -> tuple[VAEState, Metrics]:
         x, mask = rows(batch)
 
         def loss(params):
-            heads, enc = forward_train(encoder, state.encoder, params[0], x, mask)
+            seen = likelihood.seen(x)
+            heads, enc = forward_train(encoder, state.encoder, params[0], seen, mask, jax.random.fold_in(key, 0))
             mean, log_var = _split(heads)
-            z = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
-            rebuilt, dec = forward_train(decoder, state.decoder, params[1], z, mask)
-            total, kl = terms(x, rebuilt, mean, log_var)
-            return masked_mean(total, mask), (enc, dec, masked_mean(kl, mask))
+            out, dec = decode_draws(key, state, params[1], mean, log_var, mask)
+            cost = likelihood.cost(jnp.tile(x, (draws,) + (1,) * (x.ndim - 1)), out).reshape(draws, -1).mean(0)
+            kl = kl_to_standard_normal(mean, log_var)
+            return masked_mean(cost + beta * kl, mask), (enc, dec, masked_mean(kl, mask))
 
         params = (state.encoder["params"], state.decoder["params"])
         (value, (enc, dec, kl)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
@@ -133,17 +283,53 @@ def _stage(encoder, decoder, tx, num_steps: int, sigma: float, beta: float) -> S
         return VAEState({**enc, "params": new_e}, {**dec, "params": new_d}, opt), {"loss": value, "kl": kl}
 
     def validate(state: VAEState, batch: Batch) -> jax.Array:
+        """The loss at the mean of the code, without dropout: the same for the same state."""
         x, mask = rows(batch)
-        mean, log_var = _split(forward(encoder, state.encoder, x))
-        total, _ = terms(x, forward(decoder, state.decoder, mean), mean, log_var)
-        return masked_mean(total, mask)
+        mean, log_var = nets.encode(state, x)
+        cost = likelihood.cost(x, nets.decode(state, mean))
+        return masked_mean(cost + beta * kl_to_standard_normal(mean, log_var), mask)
 
     return Stage("vae", init, step, num_steps, validate)
 
 
+LIKELIHOODS: dict[str, Callable[[Config], Likelihood]] = {
+    "fixed": lambda config: likelihoods.fixed(config.sigma),
+    "ivar": lambda config: likelihoods.ivar(),
+    "learnt": lambda config: likelihoods.learnt(config.sigma_floor),
+}
+
+
+def nets_of(config: Config, plan: Plan) -> Nets:
+    """The networks that a configuration names.
+
+    Raises
+    ------
+    ConfigError
+        ``ivar`` for objects that have no inverse variance.
+    """
+    spectra = len(plan.shape) == 2 and plan.shape[0] == 2
+    if config.likelihood == "ivar" and not spectra:
+        raise ConfigError(
+            "these objects have no inverse variance",
+            where="method.likelihood",
+            expected="objects of shape (2, pixels): flux and inverse variance",
+            got=plan.shape or f"{plan.num_features} numbers",
+            fix="read spectra that have one, or set method.likelihood = fixed or learnt",
+        )
+    likelihood = LIKELIHOODS[config.likelihood](config)
+    pixels = plan.num_features // 2 if spectra and config.likelihood != "fixed" else plan.num_features
+    pair = dense_pair(config, likelihood.heads * pixels, code_width=2 * config.latent, dropout=config.dropout)
+    return Nets(*pair, likelihood)
+
+
 def build(config: Config, plan: Plan) -> Method:
     """Variational autoencoder from its configuration."""
-    encoder, decoder = dense_pair(config, plan.num_features, code_width=2 * config.latent)
+    encoder, decoder, likelihood = nets_of(config, plan)
     tx = adam_l2(config.learning_rate, config.weight_decay)
-    latent = {"sigma": config.sigma, "beta": config.beta, "samples": config.samples}
-    return vae(encoder, decoder, tx=tx, num_steps=plan.num_steps, **latent)
+    options = {"likelihood": likelihood, "beta": config.beta, "draws": config.draws}
+    options |= {"samples": config.samples, "score_by": config.score_by, "num_steps": plan.num_steps}
+    if not config.plateau:
+        return vae(encoder, decoder, tx=tx, **options)
+    made = vae(encoder, decoder, tx=plateau.scaled(tx), **options)
+    rule = {"every": plan.steps_per_epoch, "patience": config.plateau}
+    return made._replace(stages=tuple(plateau.lowering(stage, **rule) for stage in made.stages))

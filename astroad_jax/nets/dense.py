@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-Init = Literal["torch", "lecun", "small"]
+Init = Literal["torch", "lecun", "small", "glorot"]
 LONGEST = 256  # terms that a CPU matrix product adds in the same order whatever the number of rows (Eigen's blocking)
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -26,7 +26,8 @@ def _initialisers(kind: Init, fan_in: int) -> tuple[nn.initializers.Initializer,
 
     ``torch``: both uniform in +-1/sqrt(fan_in), PyTorch's default for linear layers, which the reference
     implementations of MCDSVDD and DASVDD rely on. ``lecun``: normal, variance 1/fan_in, zero bias (Flax's default).
-    ``small``: normal, standard deviation 0.02, for kernels and biases.
+    ``small``: normal, standard deviation 0.02, for kernels and biases. ``glorot``: uniform, variance 2 / (fan_in +
+    fan_out), zero bias (Keras' and TensorFlow Probability's default).
     """
     if kind == "torch":
         bound = fan_in**-0.5
@@ -35,6 +36,8 @@ def _initialisers(kind: Init, fan_in: int) -> tuple[nn.initializers.Initializer,
         return shifted, shifted
     if kind == "lecun":
         return nn.initializers.lecun_normal(), nn.initializers.zeros_init()
+    if kind == "glorot":
+        return nn.initializers.glorot_uniform(), nn.initializers.zeros_init()
     return nn.initializers.normal(0.02), nn.initializers.normal(0.02)
 
 
@@ -79,8 +82,11 @@ class MLP(nn.Module):
         the running averages.
     last_bias : bool
         Whether the last layer has a bias (Deep SVDD networks drop it).
-    weights : {"torch", "lecun", "small"}
+    weights : {"torch", "lecun", "small", "glorot"}
         See `_initialisers`.
+    dropout : float
+        Share of every inner layer's activations that is set to 0 in training, the others scaled up to match; scoring
+        drops none.
     """
 
     widths: tuple[int, ...]
@@ -89,6 +95,7 @@ class MLP(nn.Module):
     norm: bool = False
     last_bias: bool = True
     weights: Init = "torch"
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
@@ -104,4 +111,6 @@ class MLP(nn.Module):
                 keep = None if mask is None else (mask > 0)[:, None]
                 h = nn.BatchNorm(use_running_average=not train, momentum=0.9)(h, mask=keep)
             h = ACTIVATIONS[self.last if final else self.activation](h)
+            if self.dropout and not final:
+                h = nn.Dropout(self.dropout)(h, deterministic=not train)
         return h

@@ -1,0 +1,364 @@
+"""The variational autoencoder on spectra: the DESI paper's equations against NumPy, masked pixels, the plateau rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.stats import norm
+
+from astroad_jax.analysis import residuals
+from astroad_jax.engine.checkpoint import digest
+from astroad_jax.engine.ensemble import keep_best
+from astroad_jax.engine.feed import resident, with_valid
+from astroad_jax.engine.score import make_reconstructor, make_scorer
+from astroad_jax.engine.train import Fitted, Hooks, Saved, fit
+from astroad_jax.errors import ConfigError
+from astroad_jax.methods import build, configure, likelihoods, plateau, vae
+from astroad_jax.nets import forward
+from astroad_jax.types import Feed, Method, Plan
+
+PIXELS, BATCH = 8, 16
+RNG = np.random.default_rng(0)
+TINY = {"name": "vae", "likelihood": "ivar", "hidden": (6,), "latent": 2, "plateau": 0, "samples": 4, "dropout": 0.0}
+PLAN = Plan(2 * PIXELS, 12, 2, 2, shape=(2, PIXELS))
+
+
+def spectra(rows: int = 32, seed: int = 0) -> np.ndarray:
+    """Unit-norm spectra ``(N, 2, 8)`` of S/N about 20, a fifth of whose pixels are masked."""
+    rng = np.random.default_rng(seed)
+    flux = 1 + 0.3 * rng.normal(size=(rows, 1)) * np.linspace(-1, 1, PIXELS) + 0.05 * rng.normal(size=(rows, PIXELS))
+    length = np.linalg.norm(flux, axis=1, keepdims=True)
+    ivar = np.where(rng.uniform(size=flux.shape) < 0.2, 0, (20 * length) ** 2 * rng.uniform(0.5, 2, flux.shape))
+    return np.stack([flux / length, ivar], axis=1).astype(np.float32)
+
+
+class Started(NamedTuple):
+    """Networks, method, the state they start from (its decoder moved off zero), and the compiled functions."""
+
+    nets: vae.Nets
+    made: Method
+    state: vae.VAEState
+    step: Callable
+    validate: Callable
+    score: Callable
+
+
+@cache
+def started(**options) -> Started:
+    config = configure({**TINY, **options})
+    made, nets = build(config, PLAN), vae.nets_of(config, PLAN)
+    stage = made.stages[0]
+    state = jax.jit(stage.init)(jax.random.key(1), {"x": spectra(BATCH)}, None)
+    state = state._replace(decoder=jax.tree.map(lambda leaf: leaf + 0.1, state.decoder))
+    return Started(nets, made, state, jax.jit(stage.step), jax.jit(stage.validate), make_scorer(made))
+
+
+def batch(**columns) -> dict[str, np.ndarray]:
+    return {"x": spectra(BATCH), "mask": np.ones(BATCH, np.float32), **columns}
+
+
+def by_hand(x: np.ndarray, out: np.ndarray, kind: str) -> np.ndarray:
+    """-log p of spectra, pixel by pixel in a loop, from scipy's normal density."""
+    costs = np.zeros(len(x))
+    for row, (flux, ivar) in enumerate(x.astype(np.float64)):
+        for pixel in np.flatnonzero(ivar > 0):
+            if kind == "ivar":
+                sigma = ivar[pixel] ** -0.5
+                constant = norm.logpdf(0, scale=sigma)
+            else:
+                sigma, constant = np.sqrt(1e-4**2 + np.exp(out[row, PIXELS + pixel]) / PIXELS), 0.0
+            costs[row] -= norm.logpdf(flux[pixel], out[row, pixel], sigma) - constant
+    return costs
+
+
+# Equations
+
+
+@pytest.mark.parametrize("kind", ["ivar", "learnt"])
+def test_negative_evidence_lower_bound_against_numpy(kind):
+    """One training loss: -log p at draws of the code, plus the divergence, averaged over real rows."""
+    nets, _, state, step, validate, _ = started(likelihood=kind, beta=0.7, draws=3)
+    given = batch(mask=(np.arange(BATCH) < 11).astype(np.float32))
+    key = jax.random.key(5)
+    _, metrics = step(key, state, given)
+    mean, log_var = np.split(np.asarray(forward(nets.encoder, state.encoder, given["x"][:, 0]), np.float64), 2, axis=1)
+    noise = np.asarray(jax.random.normal(key, (3, *mean.shape)))
+    cost = [
+        by_hand(given["x"], np.asarray(nets.decode(state, jnp.asarray(mean + np.exp(log_var / 2) * e, jnp.float32))), kind)
+        for e in noise
+    ]
+    kl = 0.5 * (mean**2 + np.exp(log_var) - 1 - log_var).sum(1)
+    np.testing.assert_allclose(metrics["loss"], (np.mean(cost, 0) + 0.7 * kl)[:11].mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["kl"], kl[:11].mean(), rtol=1e-4)
+    out = np.asarray(nets.decode(state, jnp.asarray(mean, jnp.float32)))
+    expected = (by_hand(given["x"], out, kind) + 0.7 * kl)[:11].mean()
+    np.testing.assert_allclose(validate(state, given), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ivar", "learnt"])
+def test_weighted_mse_is_equation_6(kind):
+    """Divided by all pixels, as in the paper; the analysis' own reading of it, from the reconstruction, agrees."""
+    _, made, state, _, _, score = started(likelihood=kind)
+    x, ids = spectra(5), np.arange(5)
+    scores = score(state, x, ids)
+    rebuilt = make_reconstructor(made)(state, x, ids)["reconstruction"]
+    assert rebuilt.shape == x.shape
+    np.testing.assert_array_equal(rebuilt[:, 1], x[:, 1])
+    expected = [
+        sum(w * (a - b) ** 2 for a, w, b in zip(flux, ivar, other)) / PIXELS for (flux, ivar), (other, _) in zip(x, rebuilt)
+    ]
+    np.testing.assert_allclose(scores["weighted_mse"], expected, rtol=1e-4)
+    np.testing.assert_array_equal(scores["score"], scores["weighted_mse"])
+    np.testing.assert_allclose(residuals.weighted_mse(x, rebuilt), expected, rtol=1e-4)
+    np.testing.assert_allclose(scores["unmasked"], (x[:, 1] > 0).mean(1), rtol=1e-6)
+
+
+def test_probability_converges_to_the_closed_form_of_a_linear_decoder():
+    """E over z ~ N(m, S) of |A z + b - x|^2 ivar / 2 is that at m plus the trace of A' ivar A S, halved."""
+    nets, made, state, *_ = started(hidden=(), latent=3, samples=100_000, score_by="probability")
+    kernel, bias = (np.asarray(state.decoder["params"]["Dense_0"][name], np.float64) for name in ("kernel", "bias"))
+    x = spectra(1, seed=3)
+    mean, log_var = (np.asarray(part[0], np.float64) for part in nets.encode(state, x))
+    difference, ivar = mean @ kernel + bias - x[0, 0], x[0, 1]
+    expected = 0.5 * (ivar * (difference**2 + np.exp(log_var) @ kernel**2)).sum()
+    scores = jax.jit(made.score)(jax.random.key(0), state, {"x": x[0]})
+    np.testing.assert_allclose(scores["score"], expected, rtol=1e-2)
+    assert scores["score"] == scores["probability"]
+
+
+@pytest.mark.parametrize("kind", ["ivar", "learnt"])
+def test_pixels_add_up_to_the_scores(kind):
+    """The terms of an object's scores, mapped over a catalogue by the same engine."""
+    nets, made, state, _, _, score = started(likelihood=kind)
+    x, ids = spectra(6), np.arange(6) + 7
+    whole = score(state, x, ids)
+    parts = make_scorer(made._replace(score=vae.by_pixel(nets, 4)))(state, x, ids)
+    masked = x[:, 1] == 0
+    for values in parts.values():
+        np.testing.assert_array_equal(np.isnan(values), masked)
+    np.testing.assert_allclose(np.nansum(parts["residual"] ** 2, axis=1) / PIXELS, whole["weighted_mse"], rtol=1e-4)
+    np.testing.assert_allclose(np.nansum(parts["probability"], axis=1), whole["probability"], rtol=1e-4)
+    rebuilt = make_reconstructor(made)(state, x, ids)["reconstruction"]
+    np.testing.assert_allclose(residuals.weighted_residuals(x, rebuilt), parts["residual"], rtol=1e-3, atol=1e-3)
+
+
+def test_log_densities_of_pixels():
+    x = spectra(3)
+    rebuilt = x + np.float32(0.01)
+    found = residuals.log_densities(x, rebuilt)
+    good = x[:, 1] > 0
+    expected = norm.logpdf(0.01, scale=x[:, 1][good] ** -0.5)
+    np.testing.assert_allclose(found[good], expected, rtol=1e-3)
+    assert np.isnan(found[~good]).all()
+
+
+# Masked pixels
+
+
+@pytest.mark.parametrize("kind", ["ivar", "learnt"])
+@pytest.mark.parametrize("value", [1e6, -1e30])
+def test_what_stands_in_a_masked_pixel_is_without_weight(kind, value):
+    """Bit for bit, in the cost and its gradient, the score and its parts, for an encoder that does not see the pixel.
+
+    The encoder does see it: that is what infilling is for. Here its weights for that pixel are zero.
+    """
+    nets, _, state, step, validate, score = started(likelihood=kind)
+    first = state.encoder["params"]["Dense_0"]
+    blind = {**state.encoder["params"], "Dense_0": {**first, "kernel": first["kernel"].at[3].set(0.0)}}
+    state = state._replace(encoder={"params": blind})
+
+    @jax.jit
+    @jax.value_and_grad
+    def cost(params, x):
+        codes, _ = nets.encode(state, x)
+        return nets.likelihood.cost(x, forward(nets.decoder, {"params": params}, codes)).sum()
+
+    results = []
+    for filler in (0.25, value):
+        x = spectra(BATCH)
+        x[:, 1, 3], x[:, 0, 3] = 0.0, filler
+        after, metrics = step(jax.random.key(2), state, batch(x=x))
+        scores = score(state, x, np.arange(BATCH))
+        parts = after.decoder["params"], metrics, scores, validate(state, batch(x=x))
+        results.append([cost(state.decoder["params"], x), *parts])
+    for a, b in zip(*map(jax.tree.leaves, results)):
+        assert np.isfinite(a).all()
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("ivar", [0.0, -1.0, np.nan])
+def test_a_spectrum_without_a_good_pixel_has_no_score(ivar):
+    """Not the lowest score there is; and its neighbours are none the worse, in training neither."""
+    *_, state, step, _, score = started()
+    x = spectra(BATCH)
+    expected = score(state, x[:4], np.arange(4))
+    x[2, 1] = ivar
+    found = score(state, x[:4], np.arange(4))
+    others = [0, 1, 3]
+    for name in ("score", "weighted_mse", "probability"):
+        assert np.isnan(found[name][2])
+        np.testing.assert_array_equal(found[name][others], expected[name][others])
+    assert found["unmasked"][2] == 0
+    after, metrics = step(jax.random.key(0), state, batch(x=x))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after, metrics)))
+
+
+# The paper's network
+
+
+def test_the_papers_network_is_the_default_of_spectra():
+    """The 1,000 at the head of the paper's list is the input."""
+    config = configure({"name": "vae", "likelihood": "ivar"})
+    made = build(config, Plan(2000, 10, 2, 2, shape=(2, 1000)))
+    state = jax.eval_shape(made.stages[0].init, jax.random.key(0), {"x": np.zeros((4, 2, 1000), np.float32)}, None)
+    for part, widths in {"encoder": (1000, 800, 600, 500, 300, 20), "decoder": (10, 300, 500, 600, 800, 1000)}.items():
+        layers = getattr(state, part)["params"]
+        assert set(getattr(state, part)) == {"params"}
+        kernels = [layers[f"Dense_{i}"]["kernel"].shape for i in range(5)]
+        assert kernels == list(zip(widths, widths[1:]))
+    assert (config.dropout, config.activation, config.output, config.plateau, config.learning_rate) == (
+        *(0.2, "relu", "none", 5),
+        1e-3,
+    )
+    assert configure({"name": "vae", "likelihood": "ivar", "latent": 6}).hidden == (800, 600, 500, 300)
+    plain = configure({"name": "vae"})
+    assert (plain.dropout, plain.plateau, plain.score_by, plain.hidden) == (0, 0, None, (512, 256, 128))
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "words"),
+    [
+        ({}, (8,), "no inverse variance"),
+        ({}, (8, 8, 1), "no inverse variance"),
+        ({"likelihood": "fixed", "score_by": "probability"}, (8,), "score_by"),
+        ({"likelihood": "fixed", "samples": 0}, (8,), "samples"),
+        ({"sigma": 0.5}, (2, 8), "sigma"),
+        ({"samples": 0, "score_by": "probability"}, (2, 8), "samples"),
+        ({"likelihood": "iva"}, (2, 8), "likelihood"),
+        ({"dropout": 1.0}, (2, 8), "dropout"),
+    ],
+)
+def test_what_cannot_be_built_is_said(options, shape, words):
+    with pytest.raises(ConfigError, match=words):
+        build(configure({**TINY, **options}), Plan(int(np.prod(shape)), 4, 2, 2, shape=shape))
+
+
+def test_dropout_is_for_training_alone():
+    """Scores are those of the network without it; training losses vary with the key beyond what the drawn codes do."""
+    made, plain = started(dropout=0.5), started()
+    state, x = plain.state, spectra(4)
+    for a, b in zip(*(m.score(state, x, np.arange(4)).values() for m in (made, plain))):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(made.validate(state, batch()), plain.validate(state, batch()))
+    dropped, whole = (m.step(jax.random.key(3), state, batch())[1]["loss"] for m in (made, plain))
+    assert dropped != whole
+
+
+# The plateau rule
+
+
+def by_rule(losses: list[float], patience: int, factor: float = 0.1) -> list[float]:
+    """Learning rate factor after each epoch: the rule in the paper's words."""
+    rate, best, since, rates = 1.0, np.inf, 0, []
+    for loss in losses:
+        best, since = (loss, 0) if loss < best else (best, since + 1)
+        if since == patience:
+            rate, since = rate * factor, 0
+        rates.append(rate)
+    return rates
+
+
+@pytest.mark.parametrize(
+    "losses", [[5, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3], [-1, -2, -2, -1.9, -2.1, 0, 0, 0], [1, np.nan] * 4]
+)
+def test_plateau_rule_against_a_simulation(losses):
+    tx = plateau.scaled(optax.sgd(1.0))
+    state, rates = tx.init(jnp.zeros(2)), []
+    for loss in losses:
+        state = plateau.judged(state, jnp.float32(loss), patience=3, factor=0.1)
+        updates, state = tx.update(jnp.ones(2), state, jnp.zeros(2))
+        rates.append(-float(updates[0]))
+    np.testing.assert_allclose(rates, by_rule(losses, 3), rtol=1e-5)
+    assert min(rates) < 1
+
+
+EPOCHS = 9
+
+
+@cache
+def table(held_out: bool) -> Feed:
+    valid = {"x": spectra(24, seed=1)} if held_out else None
+    return resident({"x": spectra(40)}, seed=0, batch_size=BATCH, valid=valid)
+
+
+def trained(feed: Feed, hooks: Hooks = Hooks(), select: bool = False, **options) -> Fitted:  # noqa: B008
+    """A run at a learning rate so high that the losses do not fall for long; three steps an epoch."""
+    values = configure({**TINY, "plateau": 2, "learning_rate": 0.3})
+    made = build(values, PLAN._replace(num_steps=3 * EPOCHS, steps_per_epoch=3))
+    return fit(keep_best(made, 3) if select else made, feed, seed=2, log_every=1, hooks=hooks, **options)
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_plateau_sees_the_loss_once_an_epoch(held_out):
+    """The rate after every update, against the rule applied to the logged losses."""
+    rows = trained(table(held_out)).metrics
+    assert table(held_out).steps_per_epoch == 3
+    by_epoch = np.array([row["loss"] for row in rows]).reshape(-1, 3) @ [0.4, 0.4, 0.2]  # the last batch is half padding
+    losses = [row["validation"] for row in rows][2::3] if held_out else by_epoch
+    assert ("validation" in rows[0]) == held_out
+    rates = by_rule(list(losses), 2)
+    assert rates[-1] < 1
+    during = [1.0, *rates[:-1]]  # lowered at an epoch's last update, not before
+    expected = np.stack([during, during, rates], axis=1).ravel()
+    np.testing.assert_allclose([row["rate"] for row in rows], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("select", [False, True])
+def test_a_run_resumed_on_a_plateau_is_the_same_to_the_bit(select):
+    """In the middle of an epoch too; and with the held-out rows handed on by the selection of the best state."""
+    kept = {}
+
+    def keep(stage, name, step, total, state):
+        kept[step] = jax.device_get(state)
+
+    whole = trained(table(True), Hooks(on_checkpoint=keep), select, checkpoint_every=1)
+    since = {step: int((held.state if select else held).opt.since) for step, held in kept.items()}
+    middle = next(step for step, epochs in since.items() if step % 3 == 1 and epochs == 1)
+
+    def resume(index, abstract):
+        return Saved(index, middle, jax.device_put(kept[middle]))
+
+    again = trained(table(True), Hooks(resume=resume), select, steps_per_call=5)
+    assert digest(again.state) == digest(whole.state)
+    assert again.metrics == whole.metrics[middle:]
+    assert again.metrics[-1]["rate"] < 1
+
+
+def test_a_streamed_feed_may_have_held_out_rows():
+    """`with_valid` gives any feed what `resident` gives: same rows, same rates."""
+    x, feed = spectra(40), table(False)
+
+    def rows(start):
+        return ({"x": x[b["index"]], "mask": b["mask"]} for b in feed.batches(start))
+
+    streamed = with_valid(feed._replace(batches=rows, data={}), {"x": spectra(24, seed=1)})
+    assert streamed.fingerprint != feed.fingerprint
+    assert digest(trained(streamed).state) == digest(trained(table(True)).state)
+
+
+def test_learnt_likelihood_of_plain_vectors():
+    """No inverse variance: every number weighs 1, and the weighted error is the plain one."""
+    x = RNG.normal(size=(5, 6)).astype(np.float32)
+    out = RNG.normal(size=(5, 12)).astype(np.float32)
+    found = likelihoods.learnt(0.1)
+    sigma = np.sqrt(0.01 + np.exp(out[:, 6:]))
+    np.testing.assert_allclose(found.cost(x, out), -norm.logpdf(x, out[:, :6], sigma).sum(1), rtol=1e-4)
+    np.testing.assert_allclose(found.error(x, out), ((x - out[:, :6]) ** 2).mean(1), rtol=1e-5)
+    np.testing.assert_array_equal(found.rebuilt(x, out), out[:, :6])
