@@ -24,7 +24,7 @@ from astroad_jax.errors import ConfigError, CorruptError, DataError
 from astroad_jax.methods import build, configure
 from astroad_jax.types import Method, Plan, State
 
-CHANGEABLE = ("score.", "data.id", "data.ra", "data.dec", "data.label", "data.anomalies", "spectra.redshifts")
+CHANGEABLE = ("score.", "data.id", "data.ra", "data.dec", "data.label", "data.anomalies", "spectra.redshifts", "spectra.air")
 
 
 class Schema(NamedTuple):

@@ -11,7 +11,6 @@ from astroad_jax.app.split import CALIBRATION, TRAIN, VALIDATION, class_index, h
 from astroad_jax.errors import DataError
 from astroad_jax.types import Feed
 
-
 EXCLUDED = -1  # part of rows that are in none
 
 

@@ -1,6 +1,6 @@
 """Reading catalogues: one reader a format, tables with roles, splits, and the pipelines that feed training.
 
-Importing this costs NumPy and pydantic. A format's library is imported when a file of that format is opened,
+Importing this costs NumPy only. A format's library is imported when a file of that format is opened,
 tensorflow when a pipeline is built (`astroad_jax.data.pipeline`).
 """
 
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from astroad_jax.config import Spectra
-from astroad_jax.data import surveys
-from astroad_jax.data.folder import files_below, folder_name
+from astroad_jax.data.folder import files_below, folder_name, is_pattern, matches
 from astroad_jax.data.source import ROWS, Column, Source, fitting_rows, memory, partition_name
-from astroad_jax.data.surveys import beside, spectra_format
 from astroad_jax.data.table import Roles, Table, as_labels, check_ids, find_roles, left_out, read_table, stream_tables
 from astroad_jax.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from astroad_jax.config import Spectra
 
 __all__ = [
     "ROWS",
@@ -49,6 +51,7 @@ _READERS = {
     "folder": ("folder", "open_folder"),
     "tfds": ("tfds", "open_tfds"),
 }
+_SPECTRA = ("desi", "mmu", "spectra_npz", "sdss", "lamost")  # see `surveys`
 _SUFFIXES = {
     ".parquet": "parquet",
     ".csv": "csv",
@@ -81,10 +84,10 @@ def open_source(path: str | Path, *, format: str | None = None, size: int = 0, s
        ``mmu``
            HDF5 with ``spectrum_flux`` and ``spectrum_lambda``: the MultimodalUniverse.
        ``spectra_npz``
-           NPZ with ``flux`` (N, P) and ``wavelength`` or ``wave``, (P,) or (N, P).
+           NPZ with ``flux`` (N, P), ``wavelength`` or ``wave``, (P,) or (N, P), and redshifts or ``ivar``.
 
-       A directory (and those in it) with files of one of the first four is one source, and so is a pattern such as
-       ``"healpix/*/coadd-*.fits"``. Each format's module (``data/spectra_*.py``) has its layout.
+       A directory with files of one of the first four in it, or up to two directories deeper, is one source; so is a
+       pattern such as ``"healpix/**/coadd-*.fits"``. Each format's module (``data/spectra_*.py``) has its layout.
     3. Any other directory is one of images, and any other file is what its suffix says.
 
     Spectra are brought to the grid of `spectra` on reading; the columns then are ``object_id``, ``ra``, ``dec``, ``z``,
@@ -115,14 +118,14 @@ def open_source(path: str | Path, *, format: str | None = None, size: int = 0, s
     """
     path = str(path)
     format = format or _guess(path)
-    if format not in _READERS and format not in surveys.FORMATS:
-        known = [*_READERS, *surveys.FORMATS]
+    if format not in _READERS and format not in _SPECTRA:
+        known = [*_READERS, *_SPECTRA]
         raise DataError("unknown format", where=path, expected=did_you_mean(format, known), got=format)
     if format != "tfds":
         _check_file(path, format)
     options = _options(path, format, size)
-    if format in surveys.FORMATS:
-        source = surveys.open_spectra(path, format, spectra or Spectra())
+    if format in _SPECTRA:
+        source = _surveys().open_spectra(path, format, spectra)._replace(name=partition_of(path))
     else:
         module, function = _READERS[format]
         source = getattr(importlib.import_module(f"astroad_jax.data.{module}"), function)(path, **options)
@@ -135,6 +138,21 @@ def open_source(path: str | Path, *, format: str | None = None, size: int = 0, s
             fix="check how it was written, or leave it out",
         )
     return source
+
+
+def spectra_format(path: str) -> str:
+    """Format of the spectra that a path holds by its content, ``""`` where it holds something else."""
+    return _surveys().spectra_format(path)
+
+
+def beside(path: str, spectra: Spectra) -> list[str]:
+    """Files apart from `path` that its spectra depend on: of a pattern every match, of a coadd its redshifts."""
+    return _surveys().beside(path, spectra)
+
+
+def _surveys() -> ModuleType:
+    """What knows spectra costs pydantic, and is imported when a path is looked at."""
+    return importlib.import_module("astroad_jax.data.surveys")
 
 
 def _options(path: str, format: str, size: int) -> dict[str, int]:
@@ -165,7 +183,7 @@ def _guess(path: str) -> str:
     """Format by prefix, content, kind or suffix."""
     if path.startswith("tfds:"):
         return "tfds"
-    held = surveys.spectra_format(path)
+    held = spectra_format(path)
     if held:
         return held
     if Path(path).is_dir():
@@ -185,11 +203,11 @@ def _guess(path: str) -> str:
 def _check_file(path: str, format: str) -> None:
     """Raise `DataError` for what is not there, of the wrong kind, or without anything in it."""
     file = Path(path)
-    spectral = format in surveys.FORMATS
-    if spectral and surveys.is_pattern(path) and surveys.matches(path):
+    spectral = format in _SPECTRA
+    if spectral and is_pattern(path) and matches(path):
         return
     if not file.exists():
-        fix = "check the path" + ("; a pattern may only name files of spectra" if surveys.is_pattern(path) else "")
+        fix = "check the path" + ("; a pattern may only name files of spectra" if is_pattern(path) else "")
         raise DataError("no such file", where=path, expected="a file", got="nothing", fix=fix)
     if spectral and file.is_dir():
         return

@@ -11,6 +11,7 @@ first that can be read, or be brought to one size on reading.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -75,6 +76,16 @@ def files_below(path: str | Path) -> list[str]:
         directories[:] = [name for name in directories if not name.startswith(".")] if depth < DEEPEST else []
         found += [os.path.normpath(os.path.join(below, name)) for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path is no file but a pattern for the names of several."""
+    return glob.has_magic(path) and not os.path.exists(path)
+
+
+def matches(pattern: str) -> list[str]:
+    """Files that a pattern names, sorted (``**`` means any directories)."""
+    return sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
 
 
 def _images(path: str) -> tuple[list[str], tuple[str, ...]]:

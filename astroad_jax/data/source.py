@@ -63,7 +63,8 @@ class Source(NamedTuple):
     path : str
         Where it comes from, as errors name it.
     format : str
-        ``parquet``, ``csv``, ``ecsv``, ``fits``, ``hdf5``, ``npz``, ``folder``, ``tfds`` or ``memory``.
+        ``parquet``, ``csv``, ``ecsv``, ``fits``, ``hdf5``, ``npz``, ``folder``, ``tfds`` or ``memory``; of spectra
+        ``desi``, ``sdss``, ``lamost``, ``mmu`` or ``spectra_npz``.
     columns : dict of str to Column
         In file order.
     num_rows : int or None

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from astroad_jax.config import Spectra
-from astroad_jax.data.source import ROWS, Column, Source, as_text, describe, native, reading, select
+from astroad_jax.data.source import ROWS, Column, Source, as_text, describe, native, partition_name, reading, select
 from astroad_jax.errors import DataError
 from astroad_jax.preprocess import spectra as grids
 
@@ -22,6 +22,7 @@ PIECE = 256  # spectra that are resampled at once: as the survey has them they a
 LENGTHS = {"": 1, "angstrom": 1, "angstroms": 1, "a": 1, "aa": 1, "nm": 10, "um": 1e4, "micron": 1e4, "m": 1e10}
 PLAUSIBLE = (1e3, 3e5)  # angstroms between which the middle of a spectrum lies, far ultraviolet to thermal infrared
 NOT_PER_LENGTH = re.compile(r"hz|[a-z]*jy\b|maggy|\bmag|electron|photon|count|\badu\b|\bdn\b", re.IGNORECASE)
+CAUSES = grids.NO_REDSHIFT_ROW | grids.UNREADABLE  # for which an object has no redshift, and perhaps no pixel
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +49,7 @@ class Survey(NamedTuple):
 
     Attributes
     ----------
-    name, path, format : str
+    path, format : str
         As in `Source`.
     table : dict of (N,) arrays
         ``object_id``, ``z`` (NaN where unknown), ``spectype`` (``""`` where unknown), and ``ra`` and ``dec`` in degrees
@@ -61,7 +62,6 @@ class Survey(NamedTuple):
         Whether the file has inverse variances; without them a signal-to-noise ratio means nothing.
     """
 
-    name: str
     path: str
     format: str
     table: dict[str, np.ndarray]
@@ -98,7 +98,7 @@ def gridded(survey: Survey, settings: Spectra) -> Source:
                     part |= next(resampled)
             yield {name: part[name] for name in names}
 
-    return Source(survey.name, survey.path, survey.format, known, num_rows, chunks)
+    return Source(partition_name(survey.path, ""), survey.path, survey.format, known, num_rows, chunks)
 
 
 def _resampled(survey: Survey, z: np.ndarray, settings: Spectra, rows: int) -> Iterator[dict[str, np.ndarray]]:
@@ -130,6 +130,8 @@ def _on_grid(raw: Raw, z: np.ndarray, flags: np.ndarray, settings: Spectra, weig
         found = grids.to_grid(wavelength, raw.flux[fit], raw.ivar[fit], z[fit], settings)
         snr[fit], spectrum[fit, 0], spectrum[fit, 1] = found.snr, found.flux, found.ivar
         flags[fit] |= found.flags
+    known = (flags & CAUSES) != 0  # its consequences are no reasons of their own
+    flags[known] &= ~np.uint32(grids.NO_REDSHIFT | grids.NO_WAVELENGTHS)
     if not weighted:
         snr[:], flags = np.nan, flags & ~np.uint32(grids.LOW_SNR)
     return {"snr": snr, "spectrum": spectrum, "flags": flags}
@@ -168,12 +170,13 @@ def angstroms(wavelength: np.ndarray, unit: str, where: str) -> np.ndarray:
         )
     values = np.asarray(wavelength, np.float64) * factor
     used = values[np.isfinite(values) & (values > 0)]
-    if used.size and not PLAUSIBLE[0] <= np.median(used) <= PLAUSIBLE[1]:
+    padded = values.ndim == 2 and not used.size  # rows without any pixel are flagged one by one
+    if not padded and not (used.size and PLAUSIBLE[0] <= np.median(used) <= PLAUSIBLE[1]):
         raise DataError(
             "these numbers are no wavelengths in angstroms",
             where=where,
             expected=f"values around {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g}",
-            got=f"{used.min():g} to {used.max():g} {unit}".rstrip(),
+            got=f"{used.min():g} to {used.max():g} {unit}".rstrip() if used.size else "no positive number",
             fix="write the wavelengths in angstroms (not their logarithm), or give their unit",
         )
     return values

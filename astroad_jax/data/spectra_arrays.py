@@ -86,7 +86,7 @@ def _open(
 
     flags = np.zeros(source.num_rows or 0, np.uint32)
     weighted = bool(names["ivar"])
-    return gridded(Survey(source.name, source.path, format, table, flags, spectra, weighted), settings)
+    return gridded(Survey(source.path, format, table, flags, spectra, weighted), settings)
 
 
 def _weights(part: dict[str, np.ndarray]) -> np.ndarray:

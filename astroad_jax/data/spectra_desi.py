@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from astroad_jax.config import Spectra
-from astroad_jax.data.hdus import check_lengths, check_sums, open_hdus, pixels, suffix_of
-from astroad_jax.data.source import Source, as_text, native, partition_name, reading
+from astroad_jax.data.hdus import check_lengths, check_sums, open_hdus, pixels
+from astroad_jax.data.source import Source, as_text, native, reading
 from astroad_jax.data.spectra import Raw, Survey, angstroms, check_flux_unit, gridded
 from astroad_jax.errors import DataError
 from astroad_jax.preprocess import spectra as grids
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 ARMS = ("B", "R", "Z")
 JOINED = "BRZ"  # the one arm of files whose cameras are coadded already
-REDSHIFT_FILES = ("redrock", "zbest")  # what stands for "coadd" in their names, newest convention first
+SPECTRA_FILES = ("coadd-", "spectra-")
+REDSHIFT_FILES = ("redrock-", "zbest-")  # what stands for those in the names of redshifts, newest convention first
 REDSHIFT_TABLES = ("REDSHIFTS", "ZBEST", "ZCATALOG")
 ALIGNED = 0.01  # pixels by which the arms' pixels may miss each other
 log = logging.getLogger(__name__)
@@ -88,8 +89,7 @@ def open_desi(path: str, settings: Spectra) -> Source:
             for start in range(0, len(flags), rows):
                 yield Raw(grid, *_coadded(hdus, arms, slice(start, start + rows), len(grid)))
 
-    name = partition_name(path, suffix_of(path))
-    return gridded(Survey(name, path, "desi", table, flags, spectra), settings)
+    return gridded(Survey(path, "desi", table, flags, spectra), settings)
 
 
 def companions(path: str, settings: Spectra) -> list[str]:
@@ -98,10 +98,14 @@ def companions(path: str, settings: Spectra) -> list[str]:
     folder = Path(settings.redshifts) if settings.redshifts else file.parent
     if settings.redshifts and not folder.is_dir():
         return [str(folder)]
-    if not file.name.startswith("coadd-"):
-        return []
-    names = [kind + file.name.removeprefix("coadd") for kind in REDSHIFT_FILES]
-    return [str(folder / name) for name in names if (folder / name).is_file()]
+    paths = [folder / name for name in _redshift_names(file)]
+    return [str(path) for path in paths if path.is_file()]
+
+
+def _redshift_names(file: Path) -> list[str]:
+    """Names of the files that a coadd's redshifts may be in."""
+    prefix = next((prefix for prefix in SPECTRA_FILES if file.name.startswith(prefix)), "")
+    return [kind + file.name.removeprefix(prefix) for kind in REDSHIFT_FILES] if prefix else []
 
 
 def _extension(hdus: HDUList, name: str, path: str) -> BinTableHDU:
@@ -195,15 +199,7 @@ def _joined(ids: np.ndarray, path: str, settings: Spectra) -> _Redshifts:
     if not files:
         if settings.frame == "observed":
             return _Redshifts(np.full(len(ids), np.nan), np.full(len(ids), ""), np.zeros(len(ids), bool))
-        raise DataError(
-            "this DESI file has no redshifts",
-            where=path,
-            expected=f"its redrock file {'in ' + settings.redshifts if settings.redshifts else 'beside it'}"
-            + (f": {Path(path).name.replace('coadd', 'redrock', 1)}" if Path(path).name.startswith("coadd-") else ""),
-            got="none",
-            fix="put it there, or name a file or directory of redshifts (spectra.redshifts=PATH); "
-            "spectra.frame=observed does without",
-        )
+        raise _no_redshifts(path, settings)
     known = _read_redshifts(files[0])
     order = np.argsort(known["id"], kind="stable")
     sorted_ids = known["id"][order]
@@ -215,8 +211,23 @@ def _joined(ids: np.ndarray, path: str, settings: Spectra) -> _Redshifts:
     return _Redshifts(z, spectype, ~clear)
 
 
+def _no_redshifts(path: str, settings: Spectra) -> DataError:
+    name = next(iter(_redshift_names(Path(path))), "a redrock file")
+    return DataError(
+        "this DESI file has no redshifts",
+        where=path,
+        expected=f"{name} {'in ' + settings.redshifts if settings.redshifts else 'beside it'}",
+        got="none",
+        fix="put it there, or name a file or directory of redshifts (spectra.redshifts=PATH); "
+        "spectra.frame=observed does without",
+    )
+
+
 def _read_redshifts(path: str) -> dict[str, np.ndarray]:
     """TARGETID, redshift and class of every row of a file of redshifts; of a whole catalogue its primary rows."""
+    if not Path(path).is_file():
+        fix = "correct spectra.redshifts"
+        raise DataError("no such file of redshifts", where=path, expected="a file or directory", got="nothing", fix=fix)
     with reading(path, "a file of DESI redshifts"):
         with open_hdus(path) as hdus:
             check_lengths(hdus, path)

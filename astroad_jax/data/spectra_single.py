@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from astroad_jax.config import Spectra
-from astroad_jax.data.folder import files_below, folder_name
+from astroad_jax.data.folder import files_below
 from astroad_jax.data.hdus import suffix_of
-from astroad_jax.data.source import Source, partition_name, reading
+from astroad_jax.data.source import Source, reading
 from astroad_jax.data.spectra import Raw, Survey, gridded
 from astroad_jax.errors import DataError
 from astroad_jax.preprocess import spectra as grids
@@ -69,8 +69,7 @@ def open_single(path: str, files: Sequence[str], kind: Kind, settings: Spectra) 
         del rows  # each file has its own wavelengths
         return (_spectrum(file, kind) if head else NOTHING for file, head in zip(files, heads))
 
-    name = folder_name(path) if os.path.isdir(path) else partition_name(path, suffix_of(path))
-    return gridded(Survey(name, path, kind.format, _table(files, heads), flags, spectra), settings)
+    return gridded(Survey(path, kind.format, _table(files, heads), flags, spectra), settings)
 
 
 def spectrum_files(folder: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from astroad_jax.config import Spectra
 from astroad_jax.data import spectra_arrays, spectra_desi, spectra_lamost, spectra_sdss
-from astroad_jax.data.folder import PICTURES, files_below, folder_name
+from astroad_jax.data.folder import PICTURES, files_below, is_pattern, matches
 from astroad_jax.data.hdus import open_hdus, suffix_of
 from astroad_jax.data.npz import headers_of
 from astroad_jax.data.source import ROWS, Source, partition_name, select
@@ -24,19 +24,10 @@ MANY_OBJECTS = {
     "mmu": spectra_arrays.open_mmu,
     "spectra_npz": spectra_arrays.open_spectra_npz,
 }
-FORMATS = (*MANY_OBJECTS, *ONE_OBJECT)
+IN_VACUUM = ("desi", "sdss", "lamost")  # whose wavelengths are never those in air
 HDF5 = (".h5", ".hdf5")
 LOOKED_AT = 3  # files of a directory that are looked into: the first may be damaged
-
-
-def is_pattern(path: str) -> bool:
-    """Whether a path is no file but a pattern for the names of several."""
-    return glob.has_magic(path) and not os.path.exists(path)
-
-
-def matches(pattern: str) -> list[str]:
-    """Files that a pattern names, sorted (``**`` means any directories)."""
-    return sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
+log = logging.getLogger(__name__)
 
 
 def spectra_format(path: str) -> str:
@@ -44,7 +35,8 @@ def spectra_format(path: str) -> str:
 
     A file is told by its content: DESI by the extensions of an arm, SDSS by a table with ``loglam``, LAMOST by its
     vectors or by the telescope in its header, the MultimodalUniverse by ``spectrum_flux``, an NPZ by two-dimensional
-    ``flux`` with wavelengths to match. What cannot be read is left to the reader that its suffix names.
+    ``flux`` with wavelengths to match, and redshifts or ``ivar`` (without both it is a table of arrays that are on one
+    grid already). What cannot be read is left to the reader that its suffix names.
     """
     if is_pattern(path) or os.path.isdir(path):
         found = (_format_of(file) for file in _files(path)[:LOOKED_AT])
@@ -52,15 +44,15 @@ def spectra_format(path: str) -> str:
     return _format_of(path)
 
 
-def open_spectra(path: str, format: str, settings: Spectra) -> Source:
-    """Open a file, or all files of a directory or pattern as one source.
+def open_spectra(path: str, format: str, settings: Spectra | None) -> Source:
+    """Open a file, or all files of a directory or pattern as one source; without settings the grid is the default.
 
     Raises
     ------
     DataError
         As the format's reader; no such files, or files whose columns differ.
     """
-    several = is_pattern(path) or os.path.isdir(path)
+    settings, several = _known(settings or Spectra(), path, format), is_pattern(path) or os.path.isdir(path)
     files = [file for file in _files(path) if _belongs(file, format)] if several else [path]
     if not files:
         raise DataError("no file here holds such spectra", where=path, expected=format, got="none", fix="check the path")
@@ -68,6 +60,14 @@ def open_spectra(path: str, format: str, settings: Spectra) -> Source:
         return ONE_OBJECT[format](path, files, settings)
     sources = [MANY_OBJECTS[format](file, settings) for file in files]
     return joined(path, sources) if several else sources[0]
+
+
+def _known(settings: Spectra, path: str, format: str) -> Spectra:
+    """The settings, without those that the survey itself settles."""
+    if not settings.air or format not in IN_VACUUM:
+        return settings
+    log.warning("%s: wavelengths of %s are in vacuum, so that spectra.air is not heeded", path, format)
+    return settings.model_copy(update={"air": False})
 
 
 def beside(path: str, settings: Spectra) -> list[str]:
@@ -105,27 +105,33 @@ def joined(path: str, sources: Sequence[Source]) -> Source:
         for source in sources:
             yield from source.chunks(rows, names)
 
-    name = folder_name(path) if os.path.isdir(path) else partition_name(path, suffix_of(path))
-    return Source(name, path, first.format, first.columns, sum(source.num_rows or 0 for source in sources), chunks)
+    return Source(
+        partition_name(path, ""), path, first.format, first.columns, sum(source.num_rows or 0 for source in sources), chunks
+    )
 
 
 def _files(path: str) -> list[str]:
-    """Candidates in a directory or of a pattern; none where pictures lie among them."""
+    """Candidates in a directory or of a pattern, without files of redshifts; none where pictures lie in a directory."""
     if is_pattern(path):
-        every = matches(path)
-    else:
-        names = files_below(path)
-        if any(name.lower().endswith(PICTURES) for name in names):
-            return []
-        every = [os.path.join(path, name) for name in names]
-    coadds = [file for file in every if Path(file).name.startswith("coadd-") and suffix_of(file)]
-    if coadds or is_pattern(path):
-        return coadds or every
-    return spectrum_files(path) or [file for file in every if file.lower().endswith(HDF5)]
+        return _coadds([file for file in matches(path) if not _is_redshifts(file)])
+    names = files_below(path)
+    if any(name.lower().endswith(PICTURES) for name in names):
+        return []
+    single = [file for file in spectrum_files(path) if not _is_redshifts(file)]
+    return _coadds(single) or [os.path.join(path, name) for name in names if name.lower().endswith(HDF5)]
+
+
+def _coadds(files: list[str]) -> list[str]:
+    """DESI's coadds where there are any, for their directories have files of other kinds; else all."""
+    return [file for file in files if Path(file).name.startswith("coadd-")] or files
+
+
+def _is_redshifts(file: str) -> bool:
+    return Path(file).name.startswith(spectra_desi.REDSHIFT_FILES)
 
 
 def _belongs(file: str, format: str) -> bool:
-    """Whether a file has the suffix of a format."""
+    """Whether a file among others is one of a format, by its suffix."""
     if format == "spectra_npz":
         return file.lower().endswith(".npz")
     return file.lower().endswith(HDF5) if format == "mmu" else bool(suffix_of(file))
@@ -173,4 +179,5 @@ def _of_npz(file: str) -> str:
     lower = {name.lower(): header.shape for name, header in headers.items()}
     flux = lower.get("flux", ())
     waves = [lower[name] for name in spectra_arrays.WAVELENGTHS if name in lower]
-    return "spectra_npz" if len(flux) == 2 and any(wave in (flux, flux[1:]) for wave in waves) else ""
+    more = {*spectra_arrays.COLUMNS["z"], *spectra_arrays.ARRAYS["ivar"]} & set(lower)
+    return "spectra_npz" if len(flux) == 2 and more and any(wave in (flux, flux[1:]) for wave in waves) else ""

@@ -75,7 +75,7 @@ def fit(flux: np.ndarray, good: np.ndarray, components: int = 10, iterations: in
     ----------
     flux : (N, W)
         Training spectra, of any scale each; not looked at where bad. Spectra without a good pixel that is not 0
-        take no part. A pixel that is bad in all of them gets its neighbours' mean, and no variance.
+        take no part. A pixel that is bad in all of them takes after the nearest ones that are not.
     good : (N, W) bool
     components : int
         Eigenvectors kept; fewer where the spectra do not span as many.
@@ -92,12 +92,13 @@ def fit(flux: np.ndarray, good: np.ndarray, components: int = 10, iterations: in
         got = f"{len(flux)} spectra without one"
         raise DataError("nothing to learn the infill of spectra from", expected="a good pixel", got=got, fix="see the flags")
     whole = good.all(axis=1)[rows]
-    basis = _start(flux, good, rows)
+    basis, seen = _start(flux, good, rows)
     pivot, block = basis.mean, np.random.default_rng(0).normal(size=(flux.shape[1], 2 * components + 2))
     fixed = _summed(flux, good, rows[whole], pivot, basis)
     for _ in range(1 if whole.all() else iterations):
         sums = _Sums(*(a + b for a, b in zip(fixed, _summed(flux, good, rows[~whole], pivot, basis))))
         basis, block = _learnt(sums, pivot, components, block)
+        basis = basis._replace(mean=_bridged(basis.mean[None], seen)[0], vectors=_bridged(basis.vectors, seen))
     return basis
 
 
@@ -162,8 +163,8 @@ def _together(table: Array, x: Array, xp: Any) -> Array:
     return x @ table.T
 
 
-def _start(flux: np.ndarray, good: np.ndarray, rows: np.ndarray) -> Basis:
-    """The mean of the good pixels, and no vectors; spectra scaled to a root mean square of 1 / sqrt(W)."""
+def _start(flux: np.ndarray, good: np.ndarray, rows: np.ndarray) -> tuple[Basis, np.ndarray]:
+    """The mean of good pixels, of spectra scaled to a root mean square of 1 / sqrt(W), no vectors; and pixels ever good."""
     width = flux.shape[1]
     total, count = np.zeros(width), np.zeros(width)
     for part in _pieces(rows, CHUNK // width):
@@ -172,8 +173,16 @@ def _start(flux: np.ndarray, good: np.ndarray, rows: np.ndarray) -> Basis:
         x *= np.sqrt(use.sum(axis=1) / (width * np.square(x).sum(axis=1)))[:, None]
         total, count = total + x.sum(axis=0), count + use.sum(axis=0)
     seen = np.flatnonzero(count)
-    mean = np.interp(np.arange(width), seen, total[seen] / count[seen])
-    return Basis(mean.astype(np.float32), np.zeros((0, width), np.float32), np.zeros(0, np.float32), np.float32(LEAST_NOISE))
+    mean = _bridged((total / np.maximum(count, 1))[None], seen)[0].astype(np.float32)
+    return Basis(mean, np.zeros((0, width), np.float32), np.zeros(0, np.float32), np.float32(LEAST_NOISE)), seen
+
+
+def _bridged(rows: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Rows interpolated over the pixels that are not seen in any spectrum, where nothing else can be learnt."""
+    if len(seen) == rows.shape[1]:
+        return rows
+    place = np.arange(rows.shape[1])
+    return np.array([np.interp(place, seen, row[seen]) for row in rows], rows.dtype).reshape(rows.shape)
 
 
 def _summed(flux: np.ndarray, good: np.ndarray, rows: np.ndarray, pivot: np.ndarray, basis: Basis) -> _Sums:
@@ -215,7 +224,7 @@ def _leading(matrix: np.ndarray, block: np.ndarray, kept: int) -> tuple[np.ndarr
     if len(matrix) <= max(SMALL, block.shape[1]):
         values, vectors = np.linalg.eigh(matrix)
         return values[::-1], vectors[:, ::-1]
-    matrix = matrix + np.eye(len(matrix)) * (TINY * np.trace(matrix) + np.finfo(np.float64).tiny)
+    matrix = matrix + np.eye(len(matrix)) * TINY * max(np.trace(matrix), TINY)
     before, image = np.zeros(kept), matrix @ block
     for _ in range(POWERS):
         block = _orthonormal(image)

@@ -40,7 +40,7 @@ def vacuum_to_air(wavelength: np.ndarray) -> np.ndarray:
 
         n - 1 = 0.05792105 / (238.0185 - s^2) + 0.00167917 / (57.362 - s^2)
 
-    The formula of the IAU's standard (Morton 1991, ApJS 77, 119) differs by less than 0.001 A in the optical. Below 2000 A
+    The formula of the IAU's standard (Morton 1991, ApJS 77, 119) differs by less than 0.01 A in the optical. Below 2000 A
     wavelengths are in vacuum by convention, and left alone.
     """
     wavelength = np.asarray(wavelength, np.float64)
