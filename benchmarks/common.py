@@ -26,7 +26,7 @@ from astroad_jax.config import Frozen, override, parse
 
 M = TypeVar("M", bound=Frozen)
 Row = dict[str, Any]
-PACKAGES = ("astroad_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "pyod")
+PACKAGES = ("astroad_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "pyod", "spectres")
 COLUMNS = ("case", "metric", "value", "spread", "unit", "against", "against_value", "ratio")
 
 

@@ -30,6 +30,7 @@ import numpy as np
 
 from astroad_jax import preprocess
 from astroad_jax.analysis import active, outliers
+from astroad_jax.analysis.ranks import combined_rank
 from astroad_jax.config import Frozen, Preprocess, Spectra
 from astroad_jax.errors import ConfigError, DataError
 from experiments import common, desi_anomalies, desi_figures, desi_real, desi_sky, gan, spectra_model
@@ -110,12 +111,6 @@ def find_survey(settings: Settings, data: Path | None, spectra: Spectra) -> Surv
     return Survey(held.ids, held.x, held.z, held.snr, held.spectype, np.full(count, "", "U1"), held.flags)
 
 
-def reasons(flags: np.ndarray) -> str:
-    """How many objects have each flag."""
-    found = {text: int(((flags & bit) > 0).sum()) for bit, text in preprocess.FLAG_NAMES.items()}
-    return "; ".join(f"{count} {text}" for text, count in found.items() if count) or "none"
-
-
 def usable(survey: Survey) -> Survey:
     """Objects that are fit for the sample; says how many are not, and why.
 
@@ -125,9 +120,9 @@ def usable(survey: Survey) -> Survey:
         Hardly any is left.
     """
     lost = survey.flags != 0
-    common.progress(f"{len(lost)} spectra, {lost.sum()} left out: {reasons(survey.flags)}")
+    common.progress(f"{len(lost)} spectra, {lost.sum()} left out: {preprocess.count_flags(survey.flags) or 'none'}")
     if (~lost).sum() < 100:
-        got = f"{(~lost).sum()} of {len(lost)}; left out: {reasons(survey.flags)}"
+        got = f"{(~lost).sum()} of {len(lost)}; left out: {preprocess.count_flags(survey.flags) or 'none'}"
         raise DataError("too few spectra to train on", expected="at least 100", got=got, fix="give more")
     return survey.take(np.flatnonzero(~lost))
 
@@ -146,14 +141,9 @@ def trained(settings: Settings, survey: Survey, seed: int, out: Path) -> tuple[M
     model = spectra_model.train(values, (z[train], z[~train]), scaler, **options)
     codes, found = model.embed(z), model.score(z, survey.ids)
     scores = {"weighted_mse": found["weighted_mse"], "probability": found["probability"]}
-    scores["lof"] = outliers.lof(codes[train], seed, k=settings.neighbours)(codes)
-    scores["combined"] = combined(scores["weighted_mse"], scores["lof"])
+    scores["lof"] = outliers.lof_of_sample(codes, k=settings.neighbours)
+    scores["combined"] = combined_rank(scores["weighted_mse"], scores["lof"])
     return model, Scored(survey, train, z, model.rebuild(z), codes, scores, pca_error(z, train, codes.shape[1]))
-
-
-def combined(*scores: np.ndarray) -> np.ndarray:
-    """Mean of ranks."""
-    return np.mean([np.argsort(np.argsort(score)) / len(score) for score in scores], axis=0)
 
 
 def pca_error(z: np.ndarray, train: np.ndarray, components: int) -> np.ndarray:
@@ -231,14 +221,14 @@ def learning(measures: Measures, settings: Settings, scored: Scored, seed: int) 
 
 
 def real(
-    measures: Measures, model: Model, scored: Scored, samples: dict[str, Sample], limits: dict[str, float]
+    measures: Measures, model: Model, scored: Scored, samples: dict[str, Sample], limits: dict[str, float], neighbours: int
 ) -> dict[str, Drawn]:
     """Real spectra scored by the model; returns what is drawn of them."""
-    factor, drawn = outliers.lof(scored.codes[scored.train], 0), {}
+    factor, drawn = outliers.lof(scored.codes[scored.train], 0, k=neighbours), {}
     for name, sample in samples.items():
         z, fit = model.scaled(sample.x)
         fit &= sample.flags == 0
-        common.progress(f"{name}: {fit.sum()} of {len(fit)} scored; left out: {reasons(sample.flags)}")
+        common.progress(f"{name}: {fit.sum()} of {len(fit)} scored; left out: {preprocess.count_flags(sample.flags) or 'none'}")
         measures.note(name, "vae", "spectra", len(fit))
         measures.note(name, "vae", "scored", fit.sum())
         if not fit.any():
@@ -261,7 +251,7 @@ def one(settings: Settings, survey: Survey, seed: int, out: Path, data: Path | N
     limits = thresholds(measures, scored)
     by_kind(measures, scored)
     curves = learning(measures, settings, scored, seed)
-    drawn = real(measures, model, scored, desi_real.everything(data, spectra), limits)
+    drawn = real(measures, model, scored, desi_real.everything(data, spectra), limits, settings.neighbours)
     desi_figures.draw(out, model, scored, limits, curves, drawn, spectra)
     return measures
 

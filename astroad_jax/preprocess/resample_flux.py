@@ -67,12 +67,16 @@ def resample(flux: np.ndarray, ivar: np.ndarray, edges: np.ndarray, grid: np.nda
     covered = np.diff(np.clip(grid, edges[..., :1], edges[..., -1:])) * np.ones((len(flux), 1))
     good = ivar > 0
     seen = covered if good.all() else integral(good * width, cuts)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        squares = _squares(np.where(good, np.square(width) / np.asarray(ivar, np.float64), 0.0), cuts)
-        fed = (seen > LEAST * bins) & (squares > 0)
-        weight = np.where(fed, seen**3 / (bins * squares), 0.0)
-        mean = integral(flux * width, cuts) / covered
-    return Resampled(_extended(mean, covered > 0), weight, covered)
+    with np.errstate(over="ignore"):  # no ivar at all in effect
+        squares = _squares(_divided(np.square(width), ivar, good), cuts)
+        weight = _divided(seen * seen * seen, bins * squares, (seen > LEAST * bins) & (squares > 0))
+    reached = covered > 0
+    return Resampled(_extended(_divided(integral(flux * width, cuts), covered, reached), reached), weight, covered)
+
+
+def _divided(above: np.ndarray, below: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Quotients, and 0 elsewhere; divisions that need no warning are many times as fast as those silenced."""
+    return np.divide(above, below, out=np.zeros(where.shape), where=where)
 
 
 def cut(edges: np.ndarray, grid: np.ndarray) -> _Cuts:
@@ -83,8 +87,7 @@ def cut(edges: np.ndarray, grid: np.ndarray) -> _Cuts:
     own = rows * (count + 1) if edges.ndim == 2 else 0
     flat = np.ravel(edges)
     low, high = flat[inside + own], flat[inside + own + 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        left = np.where(high > low, (grid - low) / (high - low), 0.0)
+    left = _divided(grid - low, high - low, high > low)
     return _Cuts(inside + rows * count, np.clip(left, 0.0, 1.0))
 
 

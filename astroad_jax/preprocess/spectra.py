@@ -43,7 +43,7 @@ FLAG_NAMES = {
     NO_WAVELENGTHS: "wavelengths missing, or two pixels at one",
 }
 EXCLUDED = sum(FLAG_NAMES)  # of different bits
-BLOCK = 2**18  # pixels that are worked on at a time: bounds the memory, and fits the caches
+BLOCK = 2**17  # pixels that are worked on at a time: bounds the memory, and fits the caches
 ROUNDING = 1e-6  # share of the grid that may be lacking from a full coverage
 
 

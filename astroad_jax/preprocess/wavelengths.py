@@ -13,7 +13,7 @@ import numpy as np
 from astroad_jax.errors import DataError
 
 AIR_FROM = 2000.0  # by the IAU's convention wavelengths below this are given in vacuum
-GAP = 4.0  # times the median width; a logarithmic grid over a factor of 4 in wavelength stays below 2
+GAP = 4.0  # times the mean width; a logarithmic grid over a factor of 4 in wavelength stays below 2
 PASSES = 4  # each is exact to a further 5 decimals
 
 
@@ -26,7 +26,7 @@ class Pixels(NamedTuple):
         Midways between neighbouring wavelengths; the outermost pixels are symmetric. A pixel that is none (padding) has
         width 0.
     gap : (W,) or (N, W) bool
-        Pixels more than four times as wide as the median: no pixels, but neighbours of a hole in the wavelengths.
+        Pixels more than four times as wide as the mean: no pixels, but neighbours of a hole in the wavelengths.
     """
 
     edges: np.ndarray
@@ -84,9 +84,8 @@ def pixels(wavelength: np.ndarray) -> Pixels:
     edges[..., 0] = wave[..., 0] - (wave[..., 1] - wave[..., 0]) / 2
     end = last + (last - before) / 2
     edges = np.where(np.arange(edges.shape[-1]) >= count[..., None], end, edges)
-    width = np.diff(edges)
-    real = np.where(width > 0, width, np.nan)
-    return Pixels(edges, width > GAP * np.nanmedian(real, axis=-1, keepdims=True))
+    usual = (edges[..., -1:] - edges[..., :1]) / count[..., None]
+    return Pixels(edges, np.diff(edges) > GAP * usual)
 
 
 def _check(wave: np.ndarray) -> np.ndarray:
