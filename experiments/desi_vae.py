@@ -228,7 +228,9 @@ def real(
     for name, sample in samples.items():
         z, fit = model.scaled(sample.x)
         fit &= sample.flags == 0
-        common.progress(f"{name}: {fit.sum()} of {len(fit)} scored; left out: {preprocess.count_flags(sample.flags) or 'none'}")
+        common.progress(
+            f"{name}: {fit.sum()} of {len(fit)} scored; left out: {preprocess.count_flags(sample.flags) or 'none'}"
+        )
         measures.note(name, "vae", "spectra", len(fit))
         measures.note(name, "vae", "scored", fit.sum())
         if not fit.any():
