@@ -37,6 +37,7 @@ WINDOWS = (
 )  # fmt: skip
 
 # galaxies
+MOST_RANK = 16  # of the archetypes' continua: five templates, each with its lines taken out or left in
 PERTURBED = 0.15  # standard deviation of continuum coefficients, in units of the archetypes' own
 NEAR = 0.05  # lines are those of an archetype so far away in the rank of H alpha
 WIDTHS = (22.0, 0.35, 150.0)  # equivalent width of H alpha in star-forming galaxies: median (A), scatter (dex), most
@@ -152,8 +153,10 @@ def _galaxies(wave: np.ndarray, flux: np.ndarray) -> tuple[np.ndarray, ...]:
     scale = np.zeros(len(order))
     scale[len(order) - len(wanted) :] = wanted / np.maximum(lines[len(order) - len(wanted) :, NAMES.index("Halpha")], 1e-9)
     mean = continuum.mean(0)
-    variance, basis = np.linalg.eigh((continuum - mean).T @ (continuum - mean))
-    basis = basis[:, variance > 1e-6 * variance[-1]].T[::-1]
+    # archetypes are combinations of five templates: random combinations of them span what all of them span
+    mixed = np.random.default_rng(0).normal(size=(MOST_RANK, len(continuum))) @ (continuum - mean)
+    _, size, basis = np.linalg.svd(mixed, full_matrices=False)
+    basis = basis[size > 1e-3 * size[0]]
     return mean, basis, (continuum - mean) @ basis.T, lines * scale[:, None]
 
 
