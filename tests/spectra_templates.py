@@ -36,7 +36,9 @@ def write(folder: Path, archetypes: int = 24) -> Path:
     broad = 1 + 200 * gaussian(wave, 6564.6, 40.0)
     bases = {name: np.stack([broad, *(np.sin(k * wave / 900) for k in (1, 2, 3))]) for name in desi_objects.QUASARS}
     for k, name in enumerate(desi_objects.STARS):
-        bases[f"STAR_{name}_v0p1"] = np.stack([-1 - 0.5 * np.sin(wave / (200 + 50 * k)), *np.sin(np.outer((2, 3), wave) / 700)])
+        bases[f"STAR_{name}_v0p1"] = np.stack(
+            [-1 - 0.5 * np.sin(wave / (200 + 50 * k)), *np.sin(np.outer((2, 3), wave) / 700)]
+        )
     bases = {name: values.astype(np.float32) for name, values in bases.items()}
     np.savez(folder / f"{desi_objects.OTHERS}.npz", wave=wave.astype(np.float32), **bases)
     pixels = 3600 + 0.8 * np.arange(7781)
@@ -45,5 +47,7 @@ def write(folder: Path, archetypes: int = 24) -> Path:
     ivar[1, 100:110] = 0
     mask = np.zeros(ivar.shape, bool)
     mask[0, 50] = True
-    np.savez(folder / "desi_edr_raw_3.npz", wavelength=pixels[None].repeat(2, 0), ivar=ivar, mask=mask, flux=ivar, z_true=[0, 1])
+    np.savez(
+        folder / "desi_edr_raw_3.npz", wavelength=pixels[None].repeat(2, 0), ivar=ivar, mask=mask, flux=ivar, z_true=[0, 1]
+    )
     return folder

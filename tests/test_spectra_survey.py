@@ -48,7 +48,9 @@ def test_mix_ids_and_quality(survey):
     assert len(np.unique(survey.ids)) == 160
     assert survey.ids.min() > 2**53
     assert {name: int((survey.spectype == name).sum()) for name in ("QSO", "STAR")} == {"QSO": 1, "STAR": 2}
-    assert {kind: int((survey.kind == kind).sum()) for kind in desi_anomalies.KINDS} == dict.fromkeys(desi_anomalies.KINDS, 4)
+    assert {kind: int((survey.kind == kind).sum()) for kind in desi_anomalies.KINDS} == dict.fromkeys(
+        desi_anomalies.KINDS, 4
+    )
     assert set(survey.spectype[survey.kind != ""]) == {"GALAXY"}
     assert survey.x.shape == (160, 2, 500)
     assert np.isfinite(survey.x).all()
