@@ -143,6 +143,9 @@ FIGURES = {
     "strangest": lambda path: spectra_plots.strangest(
         path, SMALL, spectra(2), spectra(2)[:, 0], ["a", "b"], [{6564.0: "here"}, {9000.0: "nowhere", 3650.0: "masked"}]
     ),
+    "strangest, one line dwarfs the rest": lambda path: spectra_plots.strangest(
+        path, SMALL, spectra(1) + [[gaussian(5000, 20, 90, SMALL), 0 * SMALL]], spectra(1)[:, 0], ["a"]
+    ),
     "strangest, all masked": lambda path: spectra_plots.strangest(
         path, SMALL, spectra(1) * [[[1], [0]]], spectra(1)[:, 0], ["a"], [{5000.0: "nothing known"}]
     ),

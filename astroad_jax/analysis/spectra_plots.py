@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MARKED = ("O2", "Ne3", "CaK", "CaH", "Hdelta", "G", "Hgamma", "Hbeta", "O3", "Mg", "Na", "O1", "Halpha", "S2")
 INK = "#222222"
 SPREAD = (0.002, 0.998)  # quantiles of a spectrum that a panel shows at least
+DWARFS = 12.0  # times the range of all but the brightest 1.5 % of pixels: a peak so high gets an inset of the rest
 APART = 110.0  # Angstrom between the labels of lines, at least
 
 
@@ -111,6 +112,8 @@ def strangest(
 ) -> None:
     """The strangest spectra, one a row, with their residuals in units of the noise: figures 10 and 12 of Nicolaou et al.
 
+    Where one line dwarfs all else, an inset magnifies what is left.
+
     Parameters
     ----------
     captions : sequence of str
@@ -134,6 +137,7 @@ def strangest(
         for at, text in (notes[i] if i < len(notes) else {}).items():
             _point_at(panel, wave, flux[i], at, text)
         mark_lines(panel, labels=i == 0)
+        _magnify(panel, wave, flux[i])
         pulls.plot(wave, (flux[i] - rebuilt[i]) * np.sqrt(np.maximum(spectra[i, 1], 0)), color=COLOURS[1], linewidth=0.5)
         pulls.axhline(0, color=GREY, linewidth=0.6)
         pulls.set_xlim(wave[0], wave[-1])
@@ -173,6 +177,19 @@ def _pair(axes: Axes, wave: np.ndarray, flux: np.ndarray, rebuilt: np.ndarray, w
     if len(drawn) and np.ptp(drawn) > 0:
         margin = 0.06 * np.ptp(drawn)
         axes.set_ylim(drawn.min() - margin, drawn.max() + margin)
+
+
+def _magnify(axes: Axes, wave: np.ndarray, flux: np.ndarray) -> None:
+    """Where one line dwarfs the rest, an inset that shows the rest (figures 10a and 12c)."""
+    known = flux[np.isfinite(flux)]
+    low, high = np.quantile(known, (0.01, 0.985)) if len(known) else (0.0, 0.0)
+    if not high > low or known.max() - low < DWARFS * (high - low):
+        return
+    inset = axes.inset_axes((0.28, 0.42, 0.42, 0.5))
+    inset.plot(wave, flux, color=INK, linewidth=0.5)
+    margin = 0.2 * (high - low)
+    inset.set(xlim=(wave[0], wave[-1]), ylim=(low - margin, high + 2 * margin))
+    inset.tick_params(labelsize=5, length=2)
 
 
 def _caption(axes: Axes, text: str) -> None:
