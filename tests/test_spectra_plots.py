@@ -133,12 +133,10 @@ GROUPS = np.array(["GALAXY"] * 60 + ["STAR"] * 20)
 TRACK = latent.track(CODES[:, :2], np.array([[-1.0, 0], [1, 0]]), 3, 4)
 FIGURES = {
     "corner": lambda path: latent_plots.corner(path, CODES, GROUPS, "codes"),
-    "traversals": lambda path: latent_plots.traversals(path, SMALL, np.stack([spectra(5)[:, 0]] * 3)),
-    "tracks": lambda path: latent_plots.tracks(
-        path, CODES[:, :2], SMALL, {"B": (TRACK, spectra()[:, 0]), "R": (TRACK, spectra()[:, 0])}, (1, 2)
-    ),
+    "traversals": lambda path: latent_plots.traversals(path, SMALL, np.stack([spectra(3)[:, 0]] * 3)),
+    "tracks": lambda path: latent_plots.tracks(path, CODES[:, :2], SMALL, {"B": (TRACK, spectra()[:, 0])}, (1, 2)),
     "reconstructions": lambda path: spectra_plots.reconstructions(
-        path, SMALL, spectra(2), spectra(2)[:, 0], ["a", "b"], ["Na D", r"H$\alpha$, [N II], [S II]"]
+        path, SMALL, spectra(1), spectra(1)[:, 0], ["a"], [r"H$\alpha$, [N II], [S II]"]
     ),
     "strangest": lambda path: spectra_plots.strangest(
         path, SMALL, spectra(2), spectra(2)[:, 0], ["a", "b"], [{6564.0: "here"}, {9000.0: "nowhere", 3650.0: "masked"}]
