@@ -31,6 +31,10 @@ class Sample(NamedTuple):
     spectype: np.ndarray
     flags: np.ndarray
 
+    def take(self, rows: np.ndarray) -> Sample:
+        """Some of them."""
+        return Sample(*(values[rows] for values in self))
+
 
 def everything(data: Path | None, spectra: Spectra) -> dict[str, Sample]:
     """The sets that are below a directory: redshifts down to -0.01, as stars have them, and no cut on signal-to-noise."""

@@ -221,28 +221,41 @@ def learning(measures: Measures, settings: Settings, scored: Scored, seed: int) 
 
 
 def real(
-    measures: Measures, model: Model, scored: Scored, samples: dict[str, Sample], limits: dict[str, float], neighbours: int
+    measures: Measures,
+    model: Model,
+    scored: Scored,
+    samples: dict[str, Sample],
+    limits: dict[str, float],
+    neighbours: int,
 ) -> dict[str, Drawn]:
-    """Real spectra scored by the model; returns what is drawn of them."""
-    factor, drawn = outliers.lof(scored.codes[scored.train], 0, k=neighbours), {}
-    for name, sample in samples.items():
-        z, fit = model.scaled(sample.x)
-        fit &= sample.flags == 0
-        common.progress(
-            f"{name}: {fit.sum()} of {len(fit)} scored; left out: {preprocess.count_flags(sample.flags) or 'none'}"
-        )
-        measures.note(name, "vae", "spectra", len(fit))
-        measures.note(name, "vae", "scored", fit.sum())
-        if not fit.any():
-            continue
-        rows, z = np.flatnonzero(fit), z[fit]
-        error, isolation = model.score(z, sample.ids[rows])["weighted_mse"], factor(model.embed(z))
-        measures.note(name, "vae", "median weighted MSE", np.median(error))
-        measures.note(name, "vae", "above the 1 % threshold", (error > limits["weighted_mse"]).mean())
-        measures.note(name, "lof", "above the 1 % threshold", (isolation > limits["lof"]).mean())
-        measures.note(name, "vae", "median S/N", np.median(sample.snr[rows]))
-        drawn[name] = Drawn(Sample(*(values[rows] for values in sample))._replace(x=z), model.rebuild(z), error)
+    """Real spectra scored by the model, all in one go; returns what is drawn of them."""
+    kept = {name: _scaled(measures, model, name, sample) for name, sample in samples.items()}
+    kept = {name: sample for name, sample in kept.items() if len(sample.x)}
+    if not kept:
+        return {}
+    whole = Sample(*(np.concatenate(values) for values in zip(*kept.values())))
+    found = model.score(whole.x, whole.ids)["weighted_mse"], model.rebuild(whole.x)
+    isolation = outliers.lof(scored.codes[scored.train], 0, k=neighbours)(model.embed(whole.x))
+    drawn, start = {}, 0
+    for name, sample in kept.items():
+        rows = slice(start, start + len(sample.x))
+        start = rows.stop
+        drawn[name] = Drawn(sample, found[1][rows], found[0][rows])
+        measures.note(name, "vae", "median weighted MSE", np.median(found[0][rows]))
+        measures.note(name, "vae", "above the 1 % threshold", (found[0][rows] > limits["weighted_mse"]).mean())
+        measures.note(name, "lof", "above the 1 % threshold", (isolation[rows] > limits["lof"]).mean())
+        measures.note(name, "vae", "median S/N", np.median(sample.snr))
     return drawn
+
+
+def _scaled(measures: Measures, model: Model, name: str, sample: Sample) -> Sample:
+    """Those objects of a set that can be scored, of unit norm; the others are counted."""
+    z, fit = model.scaled(sample.x)
+    rows = np.flatnonzero(fit & (sample.flags == 0))
+    common.progress(f"{name}: {len(rows)} of {len(fit)} scored; left out: {preprocess.count_flags(sample.flags) or 'none'}")
+    measures.note(name, "vae", "spectra", len(fit))
+    measures.note(name, "vae", "scored", len(rows))
+    return sample._replace(x=z).take(rows)
 
 
 def one(settings: Settings, survey: Survey, seed: int, out: Path, data: Path | None, spectra: Spectra) -> Measures:
