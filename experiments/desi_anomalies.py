@@ -17,7 +17,7 @@ ARMS = {"B": (3600.0, 5780.0), "R": (5780.0, 7570.0), "Z": (7570.0, 9824.0)}  # 
 
 # figures 10a and 12c: H alpha far above all other lines. Equivalent widths in Angstrom; other lines by a factor of what
 # the galaxy's own ratios would give
-EXTREME = (300.0, 2000.0)
+EXTREME = (200.0, 1000.0)
 FAINTER = (0.1, 1.0)
 # section 5.2.1: "full width at half maximum spanning several hundred Angstroms", and Seyfert 1 as figure 10c
 BROAD_WIDTH = (5_000.0, 18_000.0)  # km/s, full width at half maximum: 110 to 390 Angstrom at H alpha
@@ -25,11 +25,11 @@ BROAD_STRENGTH = (150.0, 600.0)  # equivalent width of H alpha, Angstrom
 BALMER = {"Halpha": 1.0, "Hbeta": 0.32, "Hgamma": 0.15, "Hdelta": 0.08}  # of H alpha's light
 # figures 10d and 12a: stars taken for galaxies at z = 0.07, galaxies with the break in the wrong place
 WRONG_STARS = 0.4  # share of wrong redshifts that are stars
-WRONG_BY = 0.04  # least difference of redshift, 160 Angstrom at the 4000 Angstrom break
+WRONG_BY = (0.04, 0.1)  # difference of redshift: 0.04 is 160 Angstrom at the break; beyond 0.1 the templates end too soon
 # figure 15, R5: the blue camera below the red one around 5000 Angstrom
 STEP_SIZE = (0.25, 0.6)  # an arm's flux is lower by this share, or higher
-# figure 12a: sky badly subtracted, fluxes dipping below 0. The strongest line's residual, in units of the noise there
-SKY = (8.0, 40.0)
+# figure 12a: sky badly subtracted, fluxes dipping below 0. The strongest line's residual, times the median flux
+SKY = (1.0, 6.0)
 DIP = (120.0, 400.0)  # Angstrom: width of the stretch whose sky level is wrong as well
 DIP_DEPTH = (0.6, 1.6)  # of the median flux
 
@@ -66,11 +66,8 @@ def wrong_redshift(rng: np.random.Generator, templates: Templates, seen: Exposur
     others = stars(rng, templates, count)
     objects = type(others)(*(np.where(is_star.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(others, seen.objects)))
     z_true = np.where(is_star, np.abs(rng.normal(0, 3e-4, count)), seen.z_true)
-    # uniform over what of 0.01 to 0.3 is far enough from the truth: positions beyond the forbidden stretch are moved past it
-    low, high = np.clip(z_true - WRONG_BY, 0.01, 0.3), np.clip(z_true + WRONG_BY, 0.01, 0.3)
-    free = 0.29 - (high - low)
-    z = 0.01 + rng.random(count) * free
-    z = np.where(z >= low, z + (high - low), z)
+    by = rng.uniform(*WRONG_BY, count) * rng.choice([-1.0, 1.0], count)
+    z = z_true + np.where((z_true + by < 0.01) | (z_true + by > 0.3), -by, by)
     return Exposure(objects._replace(spectype=np.full(count, "GALAXY")), z_true, z)
 
 
@@ -95,14 +92,12 @@ def bad_sky(rng: np.random.Generator, wave: np.ndarray, flux: np.ndarray, ivar: 
     count, known = len(flux), ivar > 0
     variance = np.where(known, 1 / np.where(known, ivar, 1), 0.0)
     floor = _running_low(variance)
-    lines = np.clip(variance - floor, 0, None)
-    in_sigma = lines * np.sqrt(np.where(known, ivar, 0))
-    strongest = np.quantile(in_sigma, 0.999, axis=1, keepdims=True)
-    sign = rng.choice([-1.0, 1.0], (count, 1))
-    residual = sign * _log_uniform(rng, SKY, (count, 1)) * lines / np.maximum(strongest, 1e-30)
+    lines = np.sqrt(np.clip(variance - floor, 0, None))
+    lines = np.minimum(lines / np.maximum(np.quantile(lines, 0.995, axis=1, keepdims=True), 1e-30), 1)
+    level = np.array([np.median(row[on]) if on.any() else 0.0 for row, on in zip(flux, known)])[:, None]
+    residual = rng.choice([-1.0, 1.0], (count, 1)) * _log_uniform(rng, SKY, (count, 1)) * level * lines
     centre = rng.uniform(wave[0] + 600, wave[-1] - 1500, (count, 1))
     shape = np.exp(-0.5 * ((wave - centre) / (rng.uniform(*DIP, (count, 1)) / 2.3548)) ** 2)
-    level = np.array([np.median(row[on]) if on.any() else 0.0 for row, on in zip(flux, known)])[:, None]
     residual -= rng.uniform(*DIP_DEPTH, (count, 1)) * level * shape
     return np.where(known, flux + residual, flux).astype(np.float32), ivar
 

@@ -8,7 +8,7 @@ anomalous where they are to be (`desi_anomalies`), given noise, and brought to t
 
 What is real: the shapes of the noise with wavelength (inverse variances of three whole spectra and two coadds: sky lines,
 edges of the cameras, missing pixels). What is modelled: the objects, their signal-to-noise (log-normal, cut), their
-redshifts, cosmic rays and dead columns on top. What is not there: noise from the object's own light, correlated noise, the
+redshifts, the photon noise of its own light, cosmic rays and dead columns on top. What is not there: correlated noise, the
 line-spread function's change with wavelength, everything about the sky that five noise vectors do not know.
 """
 
@@ -35,6 +35,7 @@ MIX = {"GALAXY": 0.978, "QSO": 0.007, "STAR": 0.015}  # paper 003, section 4
 DEPTH = (0.16, 1.5)
 SNR = (9.0, 0.25)  # median signal-to-noise of a rest-frame bin: median, scatter (dex)
 LEAST, MOST = 5.0, 100.0  # the paper's cut, and the brightest
+OWN_LIGHT = 0.3  # variance of photons at an object's median flux, over that of sky and detector
 RAYS = 3.0  # mean number of cosmic rays
 DEAD = 0.005  # share of spectra with a dead stretch of up to 160 pixels
 CHUNK = 1_000  # spectra worked on at a time
@@ -216,9 +217,12 @@ def _coadded(path: Path) -> np.ndarray:
 def scaled_noise(
     rng: np.random.Generator, noise: np.ndarray, light: np.ndarray, z: np.ndarray, spectra: Spectra
 ) -> np.ndarray:
-    """A real inverse variance for each object, scaled to a drawn median signal-to-noise of the rest-frame bins."""
+    """A real inverse variance for each object, scaled to a drawn median signal-to-noise of the rest-frame bins.
+
+    The photons of the object's own light are added, which is what limits the brightest lines.
+    """
     count = len(light)
-    ivar = noise[rng.integers(len(noise), size=count)]
+    ivar = noise[rng.integers(len(noise), size=count)] / (1 + OWN_LIGHT * np.maximum(light, 0))
     wanted = np.empty(0)
     while len(wanted) < count:  # the tails beyond the cuts are drawn again
         drawn = SNR[0] * 10 ** (SNR[1] * rng.normal(size=2 * count + 8))

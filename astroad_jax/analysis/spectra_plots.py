@@ -185,7 +185,7 @@ def _magnify(axes: Axes, wave: np.ndarray, flux: np.ndarray) -> None:
     low, high = np.quantile(known, (0.01, 0.985)) if len(known) else (0.0, 0.0)
     if not high > low or known.max() - low < DWARFS * (high - low):
         return
-    inset = axes.inset_axes((0.28, 0.42, 0.42, 0.5))
+    inset = axes.inset_axes((0.28, 0.3, 0.42, 0.5))
     inset.plot(wave, flux, color=INK, linewidth=0.5)
     margin = 0.2 * (high - low)
     inset.set(xlim=(wave[0], wave[-1]), ylim=(low - margin, high + 2 * margin))
@@ -206,7 +206,8 @@ def _point_at(axes: Axes, wave: np.ndarray, flux: np.ndarray, at: float, text: s
     low, high = axes.get_ylim()
     up = 0.28 * (high - low) * (1 if level < (low + high) / 2 else -1)
     arrow = {"arrowstyle": "->", "color": COLOURS[1], "linewidth": 1.2}
-    axes.annotate(text, (at, level), (at, level + up), arrowprops=arrow, fontsize=8, color=COLOURS[1], ha="center")
+    side = "left" if at < np.mean(axes.get_xlim()) else "right"
+    axes.annotate(text, (at, level), (at, level + up), arrowprops=arrow, fontsize=8, color=COLOURS[1], ha=side)
 
 
 def _legend(figure: Figure, axes: Axes, title: str) -> None:
