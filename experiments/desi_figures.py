@@ -124,9 +124,10 @@ def _maps(out: Path, scored: Scored) -> None:
     rare = np.flatnonzero(groups != "GALAXY")[: MAPPED // 2]
     rows = np.concatenate([np.flatnonzero(groups == "GALAXY")[: MAPPED - len(rare)], rare])
     if len(rows) > 100:
-        named = np.where(scored.survey.kind[rows] != "", scored.survey.kind[rows], scored.survey.spectype[rows])
-        places = maps.tsne(scored.codes[rows], seed=0)
-        galleries.scatter(out / "tsne.png", places, named, label="t-SNE of latent means")
+        places, kinds = maps.tsne(scored.codes[rows], seed=0), scored.survey.kind[rows]
+        galleries.scatter(out / "tsne_class.png", places, groups[rows], label="t-SNE of latent means")
+        named = np.where(kinds != "", kinds, "not planted")
+        galleries.scatter(out / "tsne_kind.png", places, named, label="t-SNE of latent means")
 
 
 def _tracks(out: Path, wave: np.ndarray, scored: Scored) -> None:

@@ -1,8 +1,9 @@
 """Strange spectra among DESI's galaxies by a variational autoencoder: Nicolaou et al., "Identifying anomalous DESI galaxy
 spectra with a variational autoencoder".
 
-    python -m experiments.desi_vae --data DIR                         (about 1.5 h on two cores)
-    python -m experiments.desi_vae --data DIR size=6000 epochs=10     (about 10 minutes)
+    python -m experiments.desi_vae --data DIR                         (2,200 updates; about 30 minutes on two cores)
+    python -m experiments.desi_vae --data DIR epochs=350              (15,000 updates, as the paper has; some 2 hours)
+    python -m experiments.desi_vae --data DIR size=6000 epochs=30 batch_size=128    (a trial; far from trained)
     python -m experiments.desi_vae --data DIR survey=/path/to/desi_edr
 
 With ``survey`` (coadds and redrock files in directories, or a MultimodalUniverse HDF5; ``desi_edr`` below DIR is found by
@@ -18,7 +19,8 @@ and its median signal-to-noise; what 50 labels do for an expert who wants some k
 outlier factor; paper's wanted ones: discontinuities and extreme emission lines). Then the real SDSS, LAMOST and DESI spectra
 below DIR, scored by that model. The figures are the paper's 2 to 20.
 
-Expected: galaxies at 0.95 to 1.15, stars and quasars above them.
+Expected of a trained network: galaxies at 0.95 to 1.15, stars and quasars above them. The paper's 50 epochs of 156,000
+spectra are 15,000 updates, and 50 epochs of 22,500 are 2,200: too few.
 """
 
 from __future__ import annotations
