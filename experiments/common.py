@@ -74,13 +74,13 @@ def dataset(name: str, data: Path | None) -> Dataset:
     DataError
         There is no such file and TFDS has not prepared the data set either; or its keys are others.
     """
-    path = _found(name, data)
+    path = found(name, data)
     if path is None:
         return _from_tfds(name, data)
     return _from_npz(path) if path.suffix == ".npz" else _from_table(path)
 
 
-def _found(name: str, data: Path | None) -> Path | None:
+def found(name: str, data: Path | None) -> Path | None:
     """File of a data set: ``DIR/NAME`` or ``DIR/*/NAME`` with one of the suffixes."""
     places = [] if data is None else [f"{folder}{name}{suffix}" for suffix in SUFFIXES for folder in ("", "*/")]
     return next((path for place in places for path in data.glob(place)), None)
@@ -94,16 +94,16 @@ def images(name: str, data: Path | None) -> np.ndarray:
     DataError
         There is no such file, or no image column in it.
     """
-    path = _found(name, data)
+    path = found(name, data)
     if path is None:
         fix = "give --data DIR"
         raise DataError("no such data set", where=str(data), expected=" or ".join(name + s for s in SUFFIXES), fix=fix)
     source = open_source(path)
     column = find_roles(source, Data()).features[0]
-    found = np.concatenate([chunk[column] for chunk in source.chunks(columns=[column])])
-    if found.ndim != 4:
-        raise DataError("these are no images", where=str(path), expected="(N, H, W, C)", got=f"shape {found.shape}")
-    return found[np.isfinite(found).all(axis=(1, 2, 3))]
+    held = np.concatenate([chunk[column] for chunk in source.chunks(columns=[column])])
+    if held.ndim != 4:
+        raise DataError("these are no images", where=str(path), expected="(N, H, W, C)", got=f"shape {held.shape}")
+    return held[np.isfinite(held).all(axis=(1, 2, 3))]
 
 
 def _from_table(path: Path) -> Dataset:

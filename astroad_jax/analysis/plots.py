@@ -260,6 +260,17 @@ def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]
     return figure, grid
 
 
+def grid(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of ``rows x columns`` axes of this mean size in inches; `options` as ``Figure.subplots`` has them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for each in axes.flat:
+        each.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write the PNG atomically, and without matplotlib's version in it: same data, same bytes."""
     with files.atomic(Path(path)) as tmp:
