@@ -101,7 +101,7 @@ def test_bad_rows_get_a_null_score_and_a_flag_and_are_counted(run, sky, tmp_path
     assert "flag   2  3 rows: infinite value in the input, or one that overflows float32" in ended.out
     named = json.loads(table.schema.metadata[b"flags"])
     assert named == {str(bit): name for bit, name in scoring.FLAG_NAMES.items()}
-    assert set(named) == {"1", "2", "4", "8", "16", "32", "64", "128"}
+    assert {"1", "2", "4", "8", "16", "32", "64", "128"} < set(named)
     # the strangest are found among those that have a score
     top = evaluation.strangest(catalog.read_scores(tmp_path / "scores"), 3)
     assert len(top) == 3

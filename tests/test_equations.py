@@ -144,6 +144,10 @@ def test_dasvdd_step_against_numpy(loop):
     z = encoder.apply({"params": after.encoder["params"]}, x[12:])
     pull = 2 / 4 * (before.centre - z.mean(0))
     total = pull + leaked if loop == "published" else pull
+    z = encoder.apply({"params": before.encoder["params"]}, x)
+    error = jnp.mean((x - decoder.apply({"params": before.decoder["params"]}, z)) ** 2)
+    held = error + 0.5 * jnp.sum((z - before.centre[None]) ** 2, -1).mean()
+    np.testing.assert_allclose(stage.validate(before, batch), held, rtol=1e-5)
     # AdaGrad's first step has size 1 in every component
     np.testing.assert_allclose(after.centre, before.centre - np.sign(total), atol=1e-4)
 

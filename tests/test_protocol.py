@@ -98,6 +98,15 @@ def test_stacked_states_start_like_their_members():
     for m in range(3):
         alone = base.stages[0].init(jax.random.key(m), {"x": batch["x"][m], "mask": batch["mask"][m]}, None)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), member(whole, m), alone)
+    key, example = jax.random.key(9), {"x": np.linspace(-1, 1, 5, dtype=np.float32)}
+    together = stack(base)
+    scores, codes = together.score(key, whole, example)["score"], together.embed(whole, example)
+    rebuilt = together.reconstruct(key, whole, example)
+    for m in range(3):
+        own = member(whole, m)
+        np.testing.assert_allclose(scores[m], base.score(key, own, example)["score"], rtol=1e-5)
+        np.testing.assert_allclose(codes[m], base.embed(own, example), rtol=1e-5)
+        np.testing.assert_allclose(rebuilt[m], base.reconstruct(key, own, example), rtol=1e-5)
 
 
 def test_plain_passes_of_members_show_every_row_once():

@@ -364,3 +364,11 @@ def test_learnt_likelihood_of_plain_vectors():
     np.testing.assert_allclose(found.cost(x, out), -norm.logpdf(x, out[:, :6], sigma).sum(1), rtol=1e-4)
     np.testing.assert_allclose(found.error(x, out), ((x - out[:, :6]) ** 2).mean(1), rtol=1e-5)
     np.testing.assert_array_equal(found.rebuilt(x, out), out[:, :6])
+
+
+def test_pixels_of_a_fixed_width_add_up_to_its_cost():
+    likelihood = likelihoods.fixed(0.5)
+    x, out = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    residual, cost = likelihood.pixels(x, out)
+    np.testing.assert_allclose(residual, (x - out) / 0.5, rtol=1e-6)
+    np.testing.assert_allclose(cost.sum(1), likelihood.cost(x, out), rtol=1e-5)
