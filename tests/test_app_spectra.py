@@ -68,7 +68,7 @@ def test_inspect_says_grid_and_reasons(tmp_path):
     written.write_text(done.out)
     suggested = config.load(written)
     assert (suggested.spectra.bins, suggested.spectra.z_max) == (24, 0.28)
-    assert suggested.method["name"] == "vae"
+    assert suggested.method == {"name": "vae", "likelihood": "ivar"}
 
 
 def test_training_leaves_flagged_objects_out(trained, tmp_path, caplog):

@@ -203,7 +203,7 @@ def test_keys_are_a_configuration_of_defaults_that_says_what_each_means(method, 
     chosen = config.load(tmp_path / "run.toml")
     assert configure(chosen.method) == configure({"name": method})
     assert chosen.model_copy(update={"method": {"name": method}}) == config.load(None, [f"method.name={method}"])
-    models = [config.Data, config.Preprocess, config.Train, config.Score, type(configure(chosen.method))]
+    models = [config.Data, config.Spectra, config.Preprocess, config.Train, config.Score, type(configure(chosen.method))]
     silent = [(model.__name__, key) for model in models for key in model.model_fields if not describe(model, key)]
     assert {key for _, key in silent} <= {"name"}
 

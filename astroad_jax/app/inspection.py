@@ -11,6 +11,7 @@ from astroad_jax import config, data, files, preprocess
 from astroad_jax.app.scoring import duplicates
 
 SHOWN = 12  # labels listed
+SPECTRAL = {"name": "vae", "likelihood": "ivar"}  # the method suggested for spectra
 
 
 def inspect(source: data.Source, settings: config.Data, spectra: config.Spectra | None = None) -> dict[str, Any]:
@@ -122,6 +123,6 @@ def suggest(found: dict[str, Any], given: config.Data, spectra: config.Spectra |
         data=given.model_copy(update={"path": files.canonical(found["path"]), **roles, "ignore": (*given.ignore, *useless)}),
         preprocess=config.Preprocess(nan="lowest" if incomplete else "flag"),
         spectra=spectra or config.Spectra(),
-        method={"name": "vae" if "reasons" in found else "mcdsvdd" if several else "deep_svdd"},
+        method={"name": "mcdsvdd" if several else "deep_svdd"} if "reasons" not in found else SPECTRAL,
         train=config.Train(balance=several and "reasons" not in found),
     )

@@ -19,6 +19,7 @@ from astroad_jax.app.bundle import Bundle, load_arrays, save_arrays
 from astroad_jax.engine import catalog
 from astroad_jax.engine.score import make_embedder, make_reconstructor
 from astroad_jax.errors import AstroadError, ConfigError, DataError, MismatchError, did_you_mean
+from astroad_jax.preprocess import spectra
 from astroad_jax.types import Search
 
 CACHE = "embedding.npz"  # in a score directory: its objects' embedding, so that a second call need not read them
@@ -298,10 +299,17 @@ def album(model: Bundle, objects: Objects, folder: Path) -> tuple[Callable[[Sequ
         x, ids = held[row][None], objects.ids[row : row + 1]
         rebuilt = rebuild(model.state, x, ids)["reconstruction"][0] if rebuild is not None else None
         path = folder / f"{_file_name(str(ids[0]))}.png"
-        portraits.portrait(path, x[0], rebuilt, names=model.schema.features, title=str(ids[0]))
+        portraits.portrait(path, x[0], rebuilt, names=model.schema.features, grid=_wavelengths(model), title=str(ids[0]))
         return path
 
     return read, draw
+
+
+def _wavelengths(model: Bundle) -> np.ndarray | None:
+    """Of spectra that were brought to the run's grid on reading; what else is called a spectrum has a grid of its own."""
+    grid = model.settings.spectra
+    ours = model.schema.features == ("spectrum",) and model.schema.shape == (2, grid.bins)
+    return spectra.grid_centres(grid) if ours else None
 
 
 def _file_name(name: str) -> str:
