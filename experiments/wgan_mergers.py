@@ -13,8 +13,8 @@ The paper has 531,922 galaxies of Horizon-AGN and some 10^6 epochs, here are a m
 take: networks half as wide (``method.width=32`` for the paper's size), a faster learning rate, five critic steps, and the
 direct search of z (``method.search=mu`` for the paper's, ``method.iterations=500``). Its scaling of the images is not known:
 here an asinh stretch that turns logarithmic at ten noise levels (``softening``); at one, the sum of residuals over 4,096
-pixels is mostly sky noise. `model=fanogan` adds the encoder and
-starts the search from it. Figures, tables and ``results.json`` go to ``--out``. Time on 2 cores: see experiments/RESULTS.md.
+pixels is mostly sky noise. `model=fanogan` adds the encoder and starts the search from it. Figures, tables and
+``results.json`` go to ``--out``. Time on 2 cores: see experiments/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def figures(out: Path, model: gan.Model, x: np.ndarray, test: dict, scores: np.n
 
 
 def stretch(images: np.ndarray, softening: float) -> preprocess.Scaler:
-    """The asinh stretch that turns logarithmic at so many noise levels."""
+    """The asinh stretch of images ``(N, H, W, 1)`` that turns logarithmic at `softening` times their noise level."""
     noise = float(preprocess.fit(images, Preprocess(scale="asinh")).params["softening"].item())
     return preprocess.fit(images, Preprocess(scale="asinh", softening=softening * noise))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from astroad_jax.data.hdus import check_lengths, check_sums, is_image, open_hdus, pixels
+from astroad_jax.data.hdus import checked_hdus, is_image, open_hdus, pixels
 from astroad_jax.data.source import Column
 from astroad_jax.errors import DataError
 
@@ -72,10 +72,7 @@ def read_cutout(path: str) -> np.ndarray:
     DataError
         Cut short, failed checksums, no image, or bands of different sizes.
     """
-    with open_hdus(path) as hdus:
-        check_lengths(hdus, path)
-    check_sums(path)
-    with open_hdus(path, do_not_scale_image_data=True) as hdus:
+    with checked_hdus(path, do_not_scale_image_data=True) as hdus:
         planes = [_planes(pixels(hdu)) for hdu in hdus if is_image(hdu, (2, 3, 4)) and hdu.name.upper() not in COMPANIONS]
     shapes = [plane.shape for plane in planes]
     if not planes or len({shape[1:] for shape in shapes}) > 1 or (len(planes) > 1 and any(n > 1 for n, *_ in shapes)):

@@ -84,6 +84,22 @@ def check_sums(path: str) -> None:
         )
 
 
+@contextmanager
+def checked_hdus(path: str, **options: Any) -> Iterator[HDUList]:
+    """`open_hdus` of a file that is whole.
+
+    Raises
+    ------
+    DataError
+        As `check_lengths` and `check_sums`.
+    """
+    with open_hdus(path) as hdus:
+        check_lengths(hdus, path)
+    check_sums(path)
+    with open_hdus(path, **options) as hdus:
+        yield hdus
+
+
 def is_image(hdu: Any, axes: tuple[int, ...]) -> bool:
     """Whether an HDU is an image (compressed or not) of that many axes and at least one pixel."""
     from astropy.io import fits

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from astroad_jax.config import Spectra
-from astroad_jax.data.hdus import check_lengths, check_sums, open_hdus, pixels
+from astroad_jax.data.hdus import check_lengths, checked_hdus, open_hdus, pixels
 from astroad_jax.data.source import Source, as_text, native, reading
 from astroad_jax.data.spectra import Raw, Survey, angstroms, check_flux_unit, gridded
 from astroad_jax.errors import DataError
@@ -72,14 +72,10 @@ def open_desi(path: str, settings: Spectra) -> Source:
         A cut file or one that fails its checksums, a missing extension, arms that do not fit the fibermap or each other,
         units that cannot be used, no redshifts.
     """
-    with reading(path, "a DESI coadd"):
-        with open_hdus(path) as hdus:
-            check_lengths(hdus, path)
-        check_sums(path)
-        with open_hdus(path, do_not_scale_image_data=True) as hdus:
-            fibermap = _extension(hdus, "FIBERMAP", path).data
-            arms, grid = _arms(hdus, len(fibermap), path)
-            table, flags = _objects(fibermap, path)
+    with reading(path, "a DESI coadd"), checked_hdus(path, do_not_scale_image_data=True) as hdus:
+        fibermap = _extension(hdus, "FIBERMAP", path).data
+        arms, grid = _arms(hdus, len(fibermap), path)
+        table, flags = _objects(fibermap, path)
     found = _joined(table["object_id"], path, settings)
     table |= {"z": found.z, "spectype": found.spectype}
     flags[found.missing] |= grids.NO_REDSHIFT_ROW

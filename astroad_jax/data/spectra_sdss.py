@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from astroad_jax.config import Spectra
-from astroad_jax.data.hdus import check_lengths, check_sums, open_hdus
+from astroad_jax.data.hdus import checked_hdus, open_hdus
 from astroad_jax.data.source import Source
 from astroad_jax.data.spectra import Raw, angstroms
 from astroad_jax.data.spectra_single import Head, Kind, number, open_single, plain_name
@@ -43,10 +43,7 @@ def open_sdss(path: str, files: Sequence[str], settings: Spectra) -> Source:
 
 
 def _head(path: str) -> Head:
-    with open_hdus(path) as hdus:
-        check_lengths(hdus, path)
-    check_sums(path)
-    with open_hdus(path) as hdus:
+    with checked_hdus(path) as hdus:
         _wavelength(_coadd(hdus, path), path)
         row = _object(hdus)
         ra, dec = (next((number(row[name]) for name in names if name in row), np.nan) for names in POSITIONS)
