@@ -39,13 +39,18 @@ class Autoencoder:
         self.decoder = mlp(state.decoder["params"], config.dropout)
         values = itertools.chain(self.encoder.parameters(), self.decoder.parameters())
         self.unit = state.encoder["params"]["Dense_0"]["kernel"].shape[0] ** -0.5
+        self.centre = torch.from_numpy(np.array(state.centre)).to(device())
         self.opt = torch.optim.Adam(values, lr=config.learning_rate)
+
+    def flux(self, code: Tensor) -> Tensor:
+        """Spectra ``(B, W)`` of codes."""
+        return self.unit * (self.centre + self.decoder(code))
 
     def loss(self, x: Tensor) -> Tensor:
         """The negative evidence lower bound of spectra ``(B, 2, W)``, averaged over them, at one draw of the code."""
-        mean, log_var = self.encoder(x[:, 0] / self.unit).chunk(2, dim=1)
+        mean, log_var = self.encoder(x[:, 0] / self.unit - self.centre).chunk(2, dim=1)
         code = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
-        cost = 0.5 * (x[:, 1] * (x[:, 0] - self.unit * self.decoder(code)).square()).sum(1)
+        cost = 0.5 * (x[:, 1] * (x[:, 0] - self.flux(code)).square()).sum(1)
         return (cost + self.config.beta * _divergence(mean, log_var)).mean()
 
     def step(self, x: Tensor) -> Tensor:
@@ -82,12 +87,12 @@ class Autoencoder:
 
     def _scores(self, x: Tensor) -> dict[str, Tensor]:
         flux, ivar = x[:, 0], x[:, 1]
-        mean, log_var = self.encoder(flux / self.unit).chunk(2, dim=1)
-        found = {"weighted_mse": (ivar * (flux - self.unit * self.decoder(mean)).square()).mean(1)}
+        mean, log_var = self.encoder(flux / self.unit - self.centre).chunk(2, dim=1)
+        found = {"weighted_mse": (ivar * (flux - self.flux(mean)).square()).mean(1)}
         found |= {"kl": _divergence(mean, log_var), "unmasked": (ivar > 0).float().mean(1)}
         if self.config.samples:
             noise = torch.randn(self.config.samples, *mean.shape, device=mean.device)
-            rebuilt = self.unit * self.decoder((mean + torch.exp(0.5 * log_var) * noise).flatten(0, 1))
+            rebuilt = self.flux((mean + torch.exp(0.5 * log_var) * noise).flatten(0, 1))
             squared = (flux - rebuilt.unflatten(0, (self.config.samples, -1))).square()
             found["probability"] = 0.5 * (ivar * squared).sum(2).mean(0)
         return found

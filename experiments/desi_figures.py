@@ -84,16 +84,24 @@ def _remark(wave: np.ndarray, spectrum: np.ndarray, rebuilt: np.ndarray, z: floa
 
 
 def _strangest(out: Path, wave: np.ndarray, scored: Scored) -> None:
-    """Figures 10 and 12, and of each planted kind the least strange: what was missed, if anything was."""
+    """Figures 10 and 12, and of each planted kind the least strange by the score that finds most of it: what was missed."""
     chosen = {"figure_10_strangest_weighted_mse": _varied(scored, "weighted_mse")}
     chosen["figure_12_strangest_lof"] = _varied(scored, "lof")
     for kind in sorted(set(scored.survey.kind.tolist()) - {""}):
         own = np.flatnonzero(scored.survey.kind == kind)
-        chosen[f"least_strange_{kind.replace(' ', '_')}"] = own[np.argsort(scored.scores["weighted_mse"][own])[:4]]
+        best = max(scored.scores, key=lambda name: np.median(_places(scored.scores[name])[own]))
+        chosen[f"least_strange_{kind.replace(' ', '_')}_by_{best}"] = own[np.argsort(scored.scores[best][own])[:4]]
     for name, rows in chosen.items():
         notes = [_remark(wave, scored.z[i], scored.rebuilt[i], scored.survey.z[i]) for i in rows]
         captions = [_caption(scored, i) for i in rows]
         spectra_plots.strangest(out / f"{name}.png", wave, scored.z[rows], scored.rebuilt[rows], captions, notes)
+
+
+def _places(score: np.ndarray) -> np.ndarray:
+    """Place of every object from the least strange."""
+    places = np.empty(len(score), int)
+    places[np.argsort(score)] = np.arange(len(score))
+    return places
 
 
 def _varied(scored: Scored, name: str, most: int = 2) -> np.ndarray:
@@ -110,11 +118,12 @@ def _varied(scored: Scored, name: str, most: int = 2) -> np.ndarray:
 def _histograms(out: Path, scored: Scored, limits: Mapping[str, float]) -> None:
     """Figures 9 and 11, by class."""
     groups = _groups(scored)
-    for name, number in (("weighted_mse", "9"), ("lof", "11"), ("probability", "9"), ("combined", "9")):
-        score = scored.scores[name]
+    numbers = {"weighted_mse": "figure_9_", "lof": "figure_11_"}
+    for name, score in scored.scores.items():
         parts = {group: score[scored.train & (groups == group)] for group in dict.fromkeys(groups.tolist())}
         parts = {group: values for group, values in parts.items() if len(values)}
-        plots.score_histogram(out / f"figure_{number}_{name}.png", parts, {"1 % of all": limits[name]}, name)
+        path = out / f"{numbers.get(name, 'scores_')}{name}.png"
+        plots.score_histogram(path, parts, {"1 % of training rows": limits[name]}, name)
 
 
 def _maps(out: Path, scored: Scored) -> None:

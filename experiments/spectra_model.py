@@ -52,7 +52,8 @@ class Model(NamedTuple):
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Flux ``(..., W)`` that the decoder gives for codes ``(..., L)``."""
         flat = np.asarray(codes, np.float32).reshape(-1, np.shape(codes)[-1])
-        flux = np.asarray(self.nets.decode(self.state, flat))[:, : len(self.scaler.params["mean"])]
+        like = np.zeros((len(flat), 2, len(self.scaler.params["mean"])), np.float32)
+        flux = np.asarray(self.nets.likelihood.rebuilt(like, self.nets.decode(self.state, flat)))[:, 0]
         return flux.reshape(*np.shape(codes)[:-1], -1)
 
 

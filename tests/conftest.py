@@ -10,11 +10,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TQDM_DISABLE", "1")
 # The suite is bound by compiling. Programs are shared between tests, workers, and the processes that tests start; and
-# LLVM is asked for none of its usual effort, which costs tiny programs little. `test_as_users_compile` has all of it.
+# XLA is asked for little of its usual effort, which costs tiny programs little. `test_as_users_compile` has all of it.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     CACHE = tempfile.TemporaryDirectory(prefix="astroad-xla-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

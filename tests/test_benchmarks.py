@@ -170,7 +170,7 @@ def test_both_sides_train_and_score_spectra_alike():
     long = spectra_vae.vae.build(spectra_vae.config(settings, 1), spectra_vae.plan(settings, 300))
     losses = [row["loss"] for row in train.fit(long, feed, log_every=20).metrics]
     _, others = theirs.train(x, settings.batch, 300, 20)
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
     assert losses[-1] == pytest.approx(np.mean(others[-20:]), rel=0.3)
 
 

@@ -23,6 +23,7 @@ class Trained(NamedTuple):
     name: str
     method: Method
     fitted: Fitted
+    saved: dict[int, tuple[int, str, int, Any]]  # total step -> stage, its name, step in it and state, on the way
     jitted: list[tuple[Callable, Callable]]  # init and step of every stage, compiled once for all tests
 
     def walk(self, batch: dict, steps: int) -> Iterator[tuple[Stage, Any, dict]]:
@@ -37,13 +38,19 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="module", params=NAMES)
 def trained(request) -> Trained:
-    made, fitted = toy.train(request.param)
+    saved: dict[int, tuple[int, str, int, Any]] = {}
+
+    def keep(stage: int, name: str, step: int, total: int, state: Any) -> None:
+        saved[total] = (stage, name, step, jax.device_get(state))
+
+    options = {"checkpoint_every": 11 * toy.feed(request.param).steps_per_epoch, "hooks": Hooks(on_checkpoint=keep)}
+    made, fitted = toy.train(request.param, **options)
     jitted = [(jax.jit(stage.init), jax.jit(stage.step)) for stage in made.stages]
-    return Trained(request.param, made, fitted, jitted)
+    return Trained(request.param, made, fitted, saved, jitted)
 
 
 def test_method_contract(trained):
-    _, made, _, _ = trained
+    made = trained.method
     assert isinstance(made, Method)
     assert made.stages
     assert all(isinstance(stage, Stage) for stage in made.stages)
@@ -52,7 +59,7 @@ def test_method_contract(trained):
 
 
 def test_init_needs_only_shapes(trained):
-    name, made, fitted, _ = trained
+    name, made, fitted, *_ = trained
     batches = toy.feed(name)
     batch = pick(batches.data, next(batches.batches(0)))
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), np.asarray(a).dtype), dict(batch))
@@ -83,14 +90,14 @@ def test_each_stage_is_traced_once(name):
 
 
 def test_training_improves(trained):
-    name, _, fitted, _ = trained
+    name, _, fitted, *_ = trained
     last = fitted.metrics[-1]["stage"]
     losses = [row["loss"] for row in fitted.metrics if row["stage"] == last]
     assert losses[-1] < 0.8 * losses[0], name
 
 
 def test_planted_outlier_is_strange(trained):
-    name, made, fitted, _ = trained
+    name, made, fitted, *_ = trained
     x, _ = toy.mixture(400, seed=9)
     both = toy.shaped(name, np.concatenate([x, toy.outliers()]))
     scores = make_scorer(made)(fitted.state, both, np.arange(len(both)))["score"]
@@ -100,7 +107,7 @@ def test_planted_outlier_is_strange(trained):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 96, 4096])
 def test_score_belongs_to_the_object_alone(trained, batch_size):
-    name, made, fitted, _ = trained
+    name, made, fitted, *_ = trained
     x = toy.shaped(name, toy.mixture(203, seed=4)[0])
     ids = np.arange(203) + 2**60
     reference = make_scorer(made, batch_size=64)(fitted.state, x, ids)
@@ -135,26 +142,19 @@ def test_padding_changes_nothing(trained):
 
 
 def test_resumed_run_equals_unbroken_run(trained, tmp_path):
-    name, made, fitted, _ = trained
-    saved = {}
-
-    def keep(stage, stage_name, step, total, state):
-        checkpoint.save(tmp_path, checkpoint.Position(stage, stage_name, step), total, state, keep=100)
-        saved[total] = (stage, step)
-
-    batches = toy.feed(name)
-    options = {"seed": 3, "log_every": batches.steps_per_epoch, "steps_per_call": 5}
-    unbroken = fit(made, batches, checkpoint_every=11 * batches.steps_per_epoch, hooks=Hooks(on_checkpoint=keep), **options)
-    assert checkpoint.digest(unbroken.state) == checkpoint.digest(fitted.state)  # calls of another length
-    total = sorted(saved)[-2]
-    stage, step = saved[total]
+    """From the last checkpoint but one, in calls of another length."""
+    name, made, fitted, saved, _ = trained
+    batches, total = toy.feed(name), sorted(saved)[-2]
+    stage, stage_name, step, state = saved[total]
+    checkpoint.save(tmp_path, checkpoint.Position(stage, stage_name, step), total, state, keep=1)
 
     def resume(index, abstract):
         return Saved(index, step, checkpoint.restore(tmp_path / f"step_{total:09d}", abstract))
 
+    options = {"seed": 3, "log_every": batches.steps_per_epoch, "steps_per_call": 5}
     again = fit(made, batches, hooks=Hooks(resume=resume, resume_stage=stage), **options)
-    assert checkpoint.digest(again.state) == checkpoint.digest(unbroken.state)
-    assert again.metrics == [row for row in unbroken.metrics if row["total_step"] > total]
+    assert checkpoint.digest(again.state) == checkpoint.digest(fitted.state)
+    assert again.metrics == [row for row in fitted.metrics if row["total_step"] > total]
 
 
 def test_frozen_parts_stay_frozen(trained):
@@ -170,7 +170,7 @@ def test_frozen_parts_stay_frozen(trained):
 
 
 def test_embedding_and_reconstruction(trained):
-    name, made, fitted, _ = trained
+    name, made, fitted, *_ = trained
     x = toy.shaped(name, toy.mixture(20, seed=2)[0])
     codes = make_embedder(made)(fitted.state, x, np.arange(20))["embedding"]
     width = 4 * 4 * 8 if name == "wgan_gp" else 4  # the critic's features, or the code

@@ -106,17 +106,23 @@ def test_a_state_of_host_arrays_scores_alike():
 
 
 AS_USERS_COMPILE = """
+import jax
 import numpy as np
 from astroad_jax.engine.score import make_scorer
+from astroad_jax.engine.train import pick
 from tests import toy
 
-for name in ("mcdsvdd", "vae", "conv_autoencoder", "fanogan"):
-    made, fitted = toy.train(name, epochs=2)
+for name in ("mcdsvdd", "vae", "vae-ivar", "conv_autoencoder", "fanogan"):
+    batches = toy.feed(name)
+    made, state = toy.method(name, batches), None
+    for stage in made.stages:
+        batch = pick(batches.data, next(batches.batches(0)))
+        state = jax.jit(stage.init)(jax.random.key(0), batch, state)
     x, ids = toy.shaped(name, toy.mixture(203, seed=4)[0]), np.arange(203) + 2**60
-    expected = make_scorer(made, batch_size=64)(fitted.state, x, ids)
+    expected = make_scorer(made, batch_size=64)(state, x, ids)
     for batch_size in (1, 7, 96, 4096):
         order = np.random.default_rng(batch_size).permutation(203)
-        found = make_scorer(made, batch_size=batch_size)(fitted.state, x[order], ids[order])
+        found = make_scorer(made, batch_size=batch_size)(state, x[order], ids[order])
         for part, values in expected.items():
             np.testing.assert_array_equal(found[part], values[order], err_msg=f"{name} {part}")
 """

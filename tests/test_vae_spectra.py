@@ -83,13 +83,48 @@ def by_hand(x: np.ndarray, out: np.ndarray, kind: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["ivar", "learnt"])
+def test_networks_see_and_give_differences_from_the_mean_spectrum(kind):
+    """Of unmasked pixels and real rows: whatever stands elsewhere does not count. The fixed likelihood has no such mean."""
+    likelihood = vae.LIKELIHOODS[kind](configure({**TINY, "likelihood": kind}))
+    x, mask = spectra(BATCH), (np.arange(BATCH) < 11).astype(np.float32)
+    x[:, 0] = np.where(x[:, 1] > 0, x[:, 0], 1e30)
+    x[11:, 0] = np.nan
+    expected = [row[weight > 0].mean() / UNIT for row, weight in zip(x[:11, 0].T.astype(np.float64), x[:11, 1].T)]
+    np.testing.assert_allclose(likelihood.centre(x, mask), expected, rtol=1e-5)
+    nets, _, state, *_ = started(likelihood=kind, hidden=())
+    np.testing.assert_allclose(state.centre, likelihood.centre(spectra(BATCH), np.ones(BATCH, np.float32)), rtol=1e-6)
+    layer, at = state.encoder["params"]["Dense_0"], np.stack([UNIT * state.centre, np.ones(PIXELS)])[None]
+    np.testing.assert_allclose(nets.encode(state, at.astype(np.float32))[0][0], layer["bias"][:2], atol=1e-5)
+    zero = jax.tree.map(jnp.zeros_like, state._replace(centre=state.centre))._replace(centre=state.centre)
+    rebuilt = nets.likelihood.rebuilt(spectra(1), nets.decode(zero, jnp.zeros((1, 2))))
+    np.testing.assert_allclose(rebuilt[0, 0], UNIT * state.centre, rtol=1e-6)
+    assert not likelihoods.fixed().centre(spectra(2), np.ones(2)).any()
+
+
+def test_networks_stay_alive_on_pixels_of_one_sign():
+    """Thirty updates at the default rate leave most units of the first layer at work."""
+    pixels = 300
+    rng = np.random.default_rng(3)
+    flux = 1 + 0.2 * rng.normal(size=(64, 1)) * np.linspace(-1, 1, pixels) + 0.02 * rng.normal(size=(64, pixels))
+    flux /= np.linalg.norm(flux, axis=1, keepdims=True)
+    x = np.stack([flux, np.full(flux.shape, 2500.0 * pixels)], axis=1).astype(np.float32)
+    plan = Plan(2 * pixels, 30, 30, 30, shape=(2, pixels))
+    config = configure({**TINY, "hidden": (64, 32), "weights": "glorot"})
+    made, nets = build(config, plan), vae.nets_of(config, plan)
+    state = fit(made, resident({"x": x}, seed=0, batch_size=64), steps_per_call=30, log_every=30).state
+    first = jax.tree.map(np.asarray, state.encoder["params"]["Dense_0"])
+    alive = (np.asarray(nets.seen(state, x)) @ first["kernel"] + first["bias"] > 0).any(axis=0)
+    assert alive.mean() > 0.8
+
+
+@pytest.mark.parametrize("kind", ["ivar", "learnt"])
 def test_negative_evidence_lower_bound_against_numpy(kind):
     """One training loss: -log p at draws of the code, plus the divergence, averaged over real rows."""
     nets, _, state, step, validate, _ = started(likelihood=kind, beta=0.7, draws=3)
     given = batch(mask=(np.arange(BATCH) < 11).astype(np.float32))
     key = jax.random.key(5)
     _, metrics = step(key, state, given)
-    heads = forward(nets.encoder, state.encoder, given["x"][:, 0] / np.float32(UNIT))
+    heads = forward(nets.encoder, state.encoder, given["x"][:, 0] / np.float32(UNIT) - state.centre[None])
     mean, log_var = np.split(np.asarray(heads, np.float64), 2, axis=1)
     noise = np.asarray(jax.random.normal(key, (3, *mean.shape)))
     cost = [
@@ -128,7 +163,7 @@ def test_probability_converges_to_the_closed_form_of_a_linear_decoder():
     kernel, bias = (UNIT * np.asarray(state.decoder["params"]["Dense_0"][name], np.float64) for name in ("kernel", "bias"))
     x = spectra(1, seed=3)
     mean, log_var = (np.asarray(part[0], np.float64) for part in nets.encode(state, x))
-    difference, ivar = mean @ kernel + bias - x[0, 0], x[0, 1]
+    difference, ivar = mean @ kernel + bias + UNIT * np.asarray(state.centre) - x[0, 0], x[0, 1]
     expected = 0.5 * (ivar * (difference**2 + np.exp(log_var) @ kernel**2)).sum()
     scores = jax.jit(made.score)(jax.random.key(0), state, {"x": x[0]})
     np.testing.assert_allclose(scores["score"], expected, rtol=1e-2)

@@ -23,7 +23,7 @@ VARIANTS: dict[str, dict] = {
     "vae-ivar": {"name": "vae", "likelihood": "ivar", "samples": 3, "plateau": 2, **SPECTRUM_NETS},
     "vae-learnt": {"name": "vae", "likelihood": "learnt", "samples": 3, "score_by": "probability", **SPECTRUM_NETS},
     "deep_svdd": {"name": "deep_svdd", **NETS},
-    "deep_svdd-soft": {"name": "deep_svdd", "soft_boundary": True, "warmup_epochs": 2, "centre_epsilon": 0.1, **NETS},
+    "deep_svdd-soft": {"name": "deep_svdd", "soft_boundary": True, "warmup_epochs": 5, "centre_epsilon": 0.1, **NETS},
     "mcdsvdd": {"name": "mcdsvdd", **NETS},
     "mcdsvdd-weighted": {"name": "mcdsvdd", **NETS},
     "dasvdd": {"name": "dasvdd", "learning_rate": 3e-3, **NETS},

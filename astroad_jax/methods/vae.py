@@ -29,11 +29,15 @@ ScoreBy = Literal["weighted_mse", "probability"]
 
 
 class VAEState(NamedTuple):
-    """Two networks and the optimiser they share."""
+    """Two networks, the optimiser they share, and the object that is neither encoded nor decoded but taken as known.
+
+    ``centre`` (F,) is in the networks' units: the mean of the first batch, or 0 (`Likelihood.centre`).
+    """
 
     encoder: Variables
     decoder: Variables
     opt: optax.OptState
+    centre: jax.Array
 
 
 # The DESI paper's network. Its list of layers begins with the 1,000 pixels of the input, which is no hidden layer.
@@ -58,10 +62,11 @@ class Config(Dense):
     ends, dropout of 0.2, Adam at 1e-3 divided by 10 after 5 epochs without improvement. Its batches of 512 and 50 epochs
     are the training's (``train.batch_size``, ``train.epochs``), its validation rows ``data.validation_fraction``.
 
-    Where the DESI paper is silent: one draw of the code a step; KL weight 1, which makes the loss the negative evidence
-    lower bound; dropout after every hidden activation (not on input, code or output); initialisation and absence of batch
-    normalisation as in the library it names; spectra rebuilt for `weighted_mse` from the code's mean, so that a score
-    and the reconstruction shown with it agree.
+    Where the DESI paper is silent: the networks see and give differences from the mean spectrum of the first batch, in units
+    of a pixel's root mean square (`likelihoods`, which says why); one draw of the code a step; KL weight 1, which makes the
+    loss the negative evidence lower bound; dropout after every hidden activation (not on input, code or output);
+    initialisation and absence of batch normalisation as in the library it names; spectra rebuilt for `weighted_mse` from the
+    code's mean, so that a score and the reconstruction shown with it agree.
 
     Attributes
     ----------
@@ -136,11 +141,20 @@ class Nets(NamedTuple):
 
     def encode(self, state: VAEState, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log-variance of the codes of objects ``(B, ...)``: ``(B, L)`` each."""
-        return _split(forward(self.encoder, state.encoder, self.likelihood.seen(x)))
+        return _split(forward(self.encoder, state.encoder, self.seen(state, x)))
 
     def decode(self, state: VAEState, z: jax.Array) -> jax.Array:
-        """What the decoder gives for codes ``(B, L)``."""
-        return forward(self.decoder, state.decoder, z)
+        """What the decoder gives for codes ``(B, L)``, and the centre with it."""
+        return self.moved(state, forward(self.decoder, state.decoder, z))
+
+    def seen(self, state: VAEState, x: jax.Array) -> jax.Array:
+        """What the encoder is shown: how objects differ from the centre."""
+        seen = self.likelihood.seen(x)
+        return seen - state.centre.reshape(1, *seen.shape[1:])
+
+    def moved(self, state: VAEState, out: jax.Array) -> jax.Array:
+        """The decoder's output ``(B, heads * F)`` with the centre added to its first F numbers."""
+        return out + jnp.pad(state.centre, (0, out.shape[-1] - len(state.centre)))[None]
 
     def draw(self, key: Key, state: VAEState, x: jax.Array, samples: int) -> tuple[jax.Array, jax.Array]:
         """ONE object ``(1, ...)`` and what is decoded for draws of its code, both with `samples` rows."""
@@ -258,23 +272,24 @@ def _stage(nets: Nets, tx: optax.GradientTransformation, num_steps: int, beta: f
 
     def init(key: Key, batch: Batch, previous: State | None) -> VAEState:
         del previous
-        x, _ = rows(batch)
+        x, mask = rows(batch)
         key_e, key_d = jax.random.split(key)
         heads, enc = encoder.init_with_output(key_e, likelihood.seen(x))
         dec = decoder.init(key_d, _split(heads)[0])
-        return VAEState(enc, dec, tx.init((enc["params"], dec["params"])))
+        return VAEState(enc, dec, tx.init((enc["params"], dec["params"])), likelihood.centre(x, mask))
 
     def decode_draws(key: Key, state: VAEState, params: Any, mean: jax.Array, log_var: jax.Array, mask: jax.Array):
         """Decoder's output for every draw, ``(draws * B, ...)``, and its new variables."""
         noise = jax.random.normal(key, (draws, *mean.shape))
         z = (mean[None] + jnp.exp(0.5 * log_var)[None] * noise).reshape(-1, mean.shape[-1])
-        return forward_train(decoder, state.decoder, params, z, jnp.tile(mask, draws), jax.random.fold_in(key, 1))
+        out, dec = forward_train(decoder, state.decoder, params, z, jnp.tile(mask, draws), jax.random.fold_in(key, 1))
+        return nets.moved(state, out), dec
 
     def step(key: Key, state: VAEState, batch: Batch) -> tuple[VAEState, Metrics]:
         x, mask = rows(batch)
 
         def loss(params):
-            seen = likelihood.seen(x)
+            seen = nets.seen(state, x)
             heads, enc = forward_train(encoder, state.encoder, params[0], seen, mask, jax.random.fold_in(key, 0))
             mean, log_var = _split(heads)
             out, dec = decode_draws(key, state, params[1], mean, log_var, mask)
@@ -285,7 +300,8 @@ def _stage(nets: Nets, tx: optax.GradientTransformation, num_steps: int, beta: f
         params = (state.encoder["params"], state.decoder["params"])
         (value, (enc, dec, kl)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         (new_e, new_d), opt = descend(tx, gradient, state.opt, params)
-        return VAEState({**enc, "params": new_e}, {**dec, "params": new_d}, opt), {"loss": value, "kl": kl}
+        new = state._replace(encoder={**enc, "params": new_e}, decoder={**dec, "params": new_d}, opt=opt)
+        return new, {"loss": value, "kl": kl}
 
     def validate(state: VAEState, batch: Batch) -> jax.Array:
         """The loss at the mean of the code, without dropout: the same for the same state."""
