@@ -67,7 +67,7 @@ def test_a_kind_is_looked_for_in_the_top_percent_and_its_own_share():
     kinds[4] = ""
     score[397] = -1
     assert found()["bad sky", metric] == 0.75
-    assert found()["bad sky", f"{metric}, faint third"] == 0.5
+    assert found()["bad sky", f"{metric}, middle third"] == 0.0
     assert found()["bad sky", "median S/N"] == 402.5
     assert found()["bad sky", "objects"] == 4
 

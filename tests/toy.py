@@ -11,6 +11,7 @@ from astroad_jax.types import Feed, Method, Plan
 
 WIDTH, CLASSES, BATCH, EPOCHS = 8, 3, 64, 30
 NETS = {"hidden": [16, 12], "latent": 4}
+SLOW = {**NETS, "learning_rate": 3e-4}
 IMAGE_NETS = {"latent": 4, "width": 4}
 GAN_NETS = {**IMAGE_NETS, "critic_dense": 8, "n_critic": 2, "learning_rate": 3e-3}
 SPECTRUM_NETS = {**NETS, "dropout": 0.05, "draws": 2, "learning_rate": 3e-3}
@@ -23,7 +24,7 @@ VARIANTS: dict[str, dict] = {
     "vae-ivar": {"name": "vae", "likelihood": "ivar", "samples": 3, "plateau": 2, **SPECTRUM_NETS},
     "vae-learnt": {"name": "vae", "likelihood": "learnt", "samples": 3, "score_by": "probability", **SPECTRUM_NETS},
     "deep_svdd": {"name": "deep_svdd", **NETS},
-    "deep_svdd-soft": {"name": "deep_svdd", "soft_boundary": True, "warmup_epochs": 5, "centre_epsilon": 0.1, **NETS},
+    "deep_svdd-soft": {"name": "deep_svdd", "soft_boundary": True, "warmup_epochs": 2, "centre_epsilon": 0.1, **SLOW},
     "mcdsvdd": {"name": "mcdsvdd", **NETS},
     "mcdsvdd-weighted": {"name": "mcdsvdd", **NETS},
     "dasvdd": {"name": "dasvdd", "learning_rate": 3e-3, **NETS},
