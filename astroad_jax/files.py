@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from astroad_jax import faults
 from astroad_jax.errors import BusyError, CorruptError, DataError
 
 
@@ -42,12 +43,52 @@ def atomic(path: Path) -> Iterator[Path]:
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield tmp
+        faults.point("written")
         with open(tmp, "rb+") as stream:
             os.fsync(stream.fileno())
+        faults.point("synced")
         os.replace(tmp, path)
+        faults.point("renamed")
         fsync_dir(path.parent)
+        faults.point("kept")
     finally:
         tmp.unlink(missing_ok=True)
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Add one JSON object, sealed by a checksum over itself, as a line of a file, and make it durable."""
+    with open(path, "ab") as stream:
+        line = json.dumps({**value, "seal": seal(value)}).encode() + b"\n"
+        if stream.tell() and not _ends_a_line(path):
+            line = b"\n" + line  # a kill tore the last one
+        stream.write(line)
+        stream.flush()
+        faults.point("line")
+        os.fsync(stream.fileno())
+    faults.point("kept")
+
+
+def _ends_a_line(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
+
+
+def read_appended(path: Path) -> list[dict[str, Any]]:
+    """Read what `append_line` wrote; lines that a kill has torn are left out.
+
+    Whoever reads them takes what they name for undone, so a line lost to damage costs time and nothing else.
+    """
+    found = []
+    for line in Path(path).read_bytes().split(b"\n"):
+        try:
+            value = json.loads(line)
+            given = value.pop("seal")
+        except (ValueError, KeyError, AttributeError, TypeError):
+            continue
+        if given == seal(value):
+            found.append(value)
+    return found
 
 
 def write_text(path: Path, text: str) -> None:
@@ -76,19 +117,20 @@ def _damaged(path: Path, got: str) -> CorruptError:
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object with a checksum over its own content, so that `read_sealed` knows it whole."""
-    write_json(path, {**value, "seal": _seal(value)})
+    write_json(path, {**value, "seal": seal(value)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
     """Read what `write_sealed` wrote; one that has changed since is a `CorruptError`."""
     value = read_json(path)
-    seal = value.pop("seal", None) if isinstance(value, dict) else None
-    if seal != _seal(value):
+    given = value.pop("seal", None) if isinstance(value, dict) else None
+    if given != seal(value):
         raise _damaged(path, "its content does not match its checksum")
     return value
 
 
-def _seal(value: Any) -> str:
+def seal(value: Any) -> str:
+    """Checksum over a value's JSON."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
@@ -136,6 +178,7 @@ def lock(directory: Path) -> Iterator[None]:
     try:
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode(), 0)
+        faults.point("locked")
         for torn in path.parent.glob(".*.tmp"):
             torn.unlink(missing_ok=True)
         yield

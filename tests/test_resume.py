@@ -11,7 +11,7 @@ import pytest
 
 from astroad_jax import config, files
 from astroad_jax.app import training
-from astroad_jax.engine import rundir
+from astroad_jax.engine.signals import asked_to_stop
 from astroad_jax.errors import DivergedError
 from tests import runs
 
@@ -80,7 +80,7 @@ def test_stopped_anywhere_a_run_goes_on_to_the_same_bytes(home, sky, unbroken, t
 
 def test_the_first_signal_is_a_flag_and_the_second_acts():
     before = signal.getsignal(signal.SIGTERM)
-    with rundir._signals() as flag:
+    with asked_to_stop() as flag:
         assert not flag.is_set()
         os.kill(os.getpid(), signal.SIGTERM)
         assert flag.is_set()

@@ -17,7 +17,7 @@ from astroad_jax.engine import catalog
 from astroad_jax.errors import DataError
 
 DUPLICATE_ID = 16
-AT_ONCE = 2**28  # bytes of preprocessed objects on their way to the scorer
+AT_ONCE = 2**26  # bytes of preprocessed objects on their way to the scorer
 FLAG_NAMES = {**preprocess.FLAG_NAMES, DUPLICATE_ID: "id occurs more than once in its table", **catalog.FLAG_NAMES}
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,10 @@ def _chunks(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:
     How many depends on the objects' size alone, and with it the score file's layout.
     """
     most = max(1, min(data.ROWS, AT_ONCE // (4 * math.prod(model.schema.shape))))
-    return _gathered(_preprocessed(model, source), 1 << (most.bit_length() - 1))
+    rows = 0
+    for chunk in _gathered(_preprocessed(model, source), 1 << (most.bit_length() - 1)):
+        rows += len(chunk.x)
+        yield chunk._replace(share=rows / source.num_rows if source.num_rows else 0.0)
 
 
 def _gathered(chunks: Iterator[catalog.Chunk], rows: int) -> Iterator[catalog.Chunk]:
@@ -172,13 +175,17 @@ def _joined(chunks: list[catalog.Chunk]) -> catalog.Chunk:
     if len(chunks) == 1:
         return chunks[0]
     columns = {name: np.concatenate([chunk.columns[name] for chunk in chunks]) for name in chunks[0].columns}
-    return catalog.Chunk(columns, *(np.concatenate(parts) for parts in zip(*(chunk[1:] for chunk in chunks))))
+    arrays = zip(*((chunk.x, chunk.flags, chunk.unusable) for chunk in chunks))
+    return catalog.Chunk(columns, *map(np.concatenate, arrays))
 
 
 def _cut(chunk: catalog.Chunk, rows: int) -> tuple[catalog.Chunk, catalog.Chunk]:
     """Its first rows, and the others."""
     first, rest = (
-        catalog.Chunk({name: values[part] for name, values in chunk.columns.items()}, *(array[part] for array in chunk[1:]))
+        catalog.Chunk(
+            {name: values[part] for name, values in chunk.columns.items()},
+            *(array[part] for array in (chunk.x, chunk.flags, chunk.unusable)),
+        )
         for part in (slice(None, rows), slice(rows, None))
     )
     return first, rest

@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import platform
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ import jax
 
 from astroad_jax import config, files
 from astroad_jax.engine import checkpoint, processes
+from astroad_jax.engine.signals import asked_to_stop
 from astroad_jax.engine.train import Hooks, Row, Saved
 from astroad_jax.errors import CorruptError, DataError, MismatchError
 from astroad_jax.types import Batch, Feed, Method, State
@@ -53,7 +53,7 @@ def open_run(directory: Path, settings: config.Run, feed: Feed, keep: int = 3) -
     primary = processes.is_primary()
     if primary:
         _make(directory)
-    with processes.primary_only(lambda: files.lock(directory)), _signals() as stop:
+    with processes.primary_only(lambda: files.lock(directory)), asked_to_stop() as stop:
         if primary:
             _claim(directory, settings, feed)
         found = checkpoint.newest(directory / "checkpoints")
@@ -159,29 +159,6 @@ def _agreed(stop: threading.Event) -> Callable[[], bool]:
         return known[0]
 
     return agreed
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into a flag; a second one acts as usual."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag  # signal handlers belong to the main thread
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        flag.set()
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield flag
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def load_state(directory: Path, method: Method, batch: Batch) -> tuple[State, str]:

@@ -1,16 +1,20 @@
-"""The manifest of a score directory: which inputs were scored or set aside, kept through interruptions."""
+"""The manifest of a score directory: which inputs were scored or set aside, kept through interruptions.
+
+While a call runs, each of its processes adds a line to a file of its own for every partition that is done; at the end they
+become the manifest. Both are durable before the next partition counts as begun.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from astroad_jax import files
+from astroad_jax import faults, files
 from astroad_jax.engine import processes
 from astroad_jax.errors import MismatchError
 
 SCHEMA = 1
-OWN_BOOKS = ".manifest.*.json"
+OWN_BOOKS = ".manifest.*.jsonl"
 EMPTY: dict[str, dict[str, Any]] = {"partitions": {}, "quarantined": {}}
 
 
@@ -40,25 +44,28 @@ def open_book(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
             got={key: identity.get(key) for key in differing},
             fix="choose another directory with --out",
         )
-    for own in sorted(out.glob(OWN_BOOKS)):  # a call that was killed left these: what they name is scored
-        held = files.read_sealed(own)
-        names = {name: {shelf: held[shelf][name]} for shelf in EMPTY for name in held[shelf]}
-        book |= entered(book, names if held["identity"] == identity else {})
-    close_book(out, book)
+    notes = [note for own in sorted(out.glob(OWN_BOOKS)) for note in files.read_appended(own)]
+    for note in notes:  # of a call that was killed: what they name is scored
+        if note["identity"] == files.seal(identity):
+            book |= entered(book, {note["name"]: note["news"]})
+    if notes:
+        close_book(out, book)
     return book
 
 
-def note_down(out: Path, book: dict[str, Any], news: dict[str, dict[str, Any]]) -> None:
-    """Keep what this process has scored so far, until the call's end puts all such notes into the manifest."""
-    own = {"identity": book["identity"], **entered(EMPTY, news)}
-    files.write_sealed(out / f".manifest.{processes.index()}.json", own)
+def note_down(out: Path, book: dict[str, Any], name: str, news: dict[str, Any]) -> None:
+    """Keep what has become of a partition, until the call's end puts all such notes into the manifest."""
+    note = {"identity": files.seal(book["identity"]), "name": name, "news": news}
+    files.append_line(out / f".manifest.{processes.index()}.jsonl", note)
 
 
 def close_book(out: Path, book: dict[str, Any]) -> None:
-    """Write the manifest and drop the processes' notes, which it holds now."""
-    files.write_sealed(out / "manifest.json", book)
+    """Write the manifest, partitions in the order of their names, and drop the processes' notes, which it holds now."""
+    shelves = {shelf: dict(sorted(book[shelf].items())) for shelf in EMPTY}
+    files.write_sealed(out / "manifest.json", book | shelves)
     for path in out.glob(OWN_BOOKS):
         path.unlink()
+        faults.point("removed")
 
 
 def entered(book: dict[str, Any], news: dict[str, dict[str, Any]]) -> dict[str, Any]:
