@@ -15,6 +15,7 @@ import typer
 from astroad_jax import __version__
 from astroad_jax.errors import (
     EXIT_BUG,
+    EXIT_CORRUPT,
     EXIT_INPUT,
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -202,6 +203,38 @@ def score(
         for name, reason in report.quarantined.items():
             print(f"quarantined {name}: {reason}", file=sys.stderr)
         raise typer.Exit(EXIT_QUARANTINED if report.quarantined else EXIT_OK)
+
+
+@app.command()
+def status(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="run or score directory")],
+    debug: Debug = False,
+) -> None:
+    """Say how far a training or scoring command is that runs elsewhere, or was stopped."""
+    with _errors(debug):
+        from astroad_jax.app.status import status as look
+
+        for name, value in look(directory).items():
+            print(f"{name:18s} {_number(value)}")
+
+
+@app.command()
+def verify(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run or score directories")],
+    debug: Debug = False,
+) -> None:
+    """Compute every checksum of runs and score directories anew, and name what does not match."""
+    with _errors(debug):
+        from astroad_jax.app.verifying import verify as check
+
+        wrong = 0
+        for directory in directories:
+            found = check(directory)
+            wrong += len(found.problems)
+            print(f"{directory}: {found.kind}, {found.checked} checked, {len(found.problems)} wrong")
+            for problem in found.problems:
+                print(problem, file=sys.stderr)
+        raise typer.Exit(EXIT_CORRUPT if wrong else EXIT_OK)
 
 
 @app.command()

@@ -151,8 +151,20 @@ def manifest(directory: Path) -> dict[str, str]:
     return {p.relative_to(directory).as_posix(): sha256(p) for p in files}
 
 
+def differing(directory: Path, expected: dict[str, str]) -> dict[str, str]:
+    """What is wrong with each of the named files: missing, or other bytes; empty where all is well."""
+    found = {}
+    for name, digest in expected.items():
+        path = Path(directory) / name
+        if not path.is_file():
+            found[name] = "missing"
+        elif sha256(path) != digest:
+            found[name] = "its content does not match its checksum"
+    return found
+
+
 def verify(directory: Path, expected: dict[str, str]) -> list[str]:
-    """Return what differs from a manifest, one sentence a file; empty where all is well."""
+    """Return what differs from a manifest of a whole directory, one sentence a file; empty where all is well."""
     found = manifest(directory)
     problems = [f"{name} is missing" for name in expected if name not in found]
     problems += [f"{name} has changed" for name, digest in expected.items() if found.get(name, digest) != digest]
@@ -205,6 +217,20 @@ def _take(path: Path) -> int:
             os.close(handle)
             raise
         os.close(handle)  # removed by its owner while we opened it: once more
+
+
+def holder(directory: Path) -> dict[str, Any] | None:
+    """Who holds a directory, as far as can be told without disturbing anybody: host and process, or nobody."""
+    try:
+        handle = os.open(Path(directory) / ".lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        owner = _owner(handle)
+    finally:
+        os.close(handle)
+    gone = owner["host"] == socket.gethostname() and not _alive(owner["pid"])
+    return None if gone or not owner["pid"] else owner
 
 
 def _owner(handle: int) -> dict[str, Any]:

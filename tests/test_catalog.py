@@ -154,11 +154,8 @@ def test_scores_depend_on_the_object_alone(run, whole, sky, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_scores_do_not_depend_on_the_batch_size(run, whole, home, tmp_path, batch_size):
-    copy = shutil.copytree(run, tmp_path / "run")
-    text = (copy / "config.toml").read_text()
-    assert "[score]\nbatch_size = 4096" in text
-    (copy / "config.toml").write_text(text.replace("[score]\nbatch_size = 4096", f"[score]\nbatch_size = {batch_size}"))
-    assert score(copy, tmp_path / "scores", home / "sky.parquet").code == 0
+    setting = f"score.batch_size={batch_size}"
+    assert score(run, tmp_path / "scores", home / "sky.parquet", "--set", setting).code == 0
     assert (tmp_path / "scores" / "sky.parquet").read_bytes() == (whole / "sky.parquet").read_bytes()
 
 
@@ -253,7 +250,7 @@ def test_what_a_killed_call_has_scored_is_kept(tmp_path):
     partitions = [catalog.Partition(name, name, lambda: iter([chunk])) for name in "abcd"]
     with pytest.raises(KeyboardInterrupt):
         catalog.score_catalog(scorer, None, partitions, tmp_path, identity={"model": 1})
-    (tmp_path / ".manifest.0.json").rename(tmp_path / ".manifest.7.json")  # another process of that call
+    (tmp_path / ".manifest.0.jsonl").rename(tmp_path / ".manifest.7.jsonl")  # another process of that call
     report = catalog.score_catalog(scorer, None, partitions, tmp_path, identity={"model": 1})
     assert (report.rows, report.skipped, len(calls)) == (8, 2, 5)
     assert sorted(path.name for path in tmp_path.iterdir()) == [*(f"{name}.parquet" for name in "abcd"), "manifest.json"]
@@ -316,6 +313,10 @@ def test_another_model_may_not_write_here(run, whole, home, tmp_path):
     other = shutil.copytree(run, tmp_path / "run")
     text = (other / "config.toml").read_text()
     (other / "config.toml").write_text(text.replace("seed = 0", "seed = 5"))
+    refused = score(other, copy, home / "sky.parquet")
+    assert refused.code == 5
+    assert "config.toml" in refused.err
+    bundle.seal(other)
     before = runs.contents(copy)
     refused = score(other, copy, home / "sky.parquet")
     assert refused.code == 2

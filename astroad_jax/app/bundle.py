@@ -6,6 +6,7 @@
     RUN/preprocess.npz     fitted scaler
     RUN/calibration.npz    scores of held-out inliers
     RUN/split.npz          the training table, and ids of the rows that trained, calibrated and were held out
+    RUN/manifest.json      SHA-256 of all these and of the run's other files, written last
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from astroad_jax.errors import ConfigError, CorruptError, DataError
 from astroad_jax.methods import build, configure
 from astroad_jax.types import Method, Plan, Search, State
 
+SEAL = "manifest.json"
+SEALED = (
+    "config.toml", "provenance.json", "metrics.jsonl", "model.json", "preprocess.npz", "split.npz", "calibration.npz",
+)  # fmt: skip
 CHANGEABLE = ("score.", "data.id", "data.ra", "data.dec", "data.label", "data.anomalies", "spectra.redshifts", "spectra.air")
 
 
@@ -105,6 +110,30 @@ def load_schema(run: Path) -> Schema:
         raise CorruptError("a file of this run is damaged", where=str(path), got=repr(error), fix="train again") from error
 
 
+def seal(run: Path) -> None:
+    """Write the checksums of a finished run's files; its checkpoints have their own."""
+    files.write_sealed(run / SEAL, {"files": {name: files.sha256(run / name) for name in SEALED}})
+
+
+def check_seal(run: Path) -> None:
+    """Compare a run's files with their checksums.
+
+    Raises
+    ------
+    CorruptError
+        One has changed.
+    DataError
+        One is missing, the checksums themselves among them: the training has not come to its end.
+    """
+    for name in (SEAL, *SEALED):
+        if not (run / name).exists():
+            fix = "train again: the command resumes"
+            raise DataError("a file of this run is missing", where=str(run / name), fix=fix)
+    for name, what in files.differing(run, files.read_sealed(run / SEAL)["files"]).items():
+        fix = "restore it from a copy, or train again; what may change after training is given with --set"
+        raise CorruptError("a file of this run is damaged", where=str(run / name), got=what, fix=fix)
+
+
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write an npz atomically."""
     with files.atomic(path) as tmp, open(tmp, "wb") as stream:
@@ -160,6 +189,7 @@ def load(run: Path, overrides: Sequence[str] = ()) -> Bundle:
     settings = config.load(run / "config.toml", overrides)
     method = make_method(schema, settings)
     state, digest = rundir.load_state(run, method, example_batch(schema, settings.train.batch_size))
+    check_seal(run)
     scaler = preprocess.load(run / "preprocess.npz")
     calibration = load_arrays(run / "calibration.npz")["score"]
     return Bundle(settings, schema, scaler, method, state, digest, calibration)

@@ -74,6 +74,7 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
         _check_rate(len(scores), settings)
         if is_primary():
             bundle.save_arrays(out / "calibration.npz", score=scores)
+            bundle.seal(out)
     return fitted
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,12 +30,13 @@ class Sized(NamedTuple):
 class Progress:
     """Counts rows and inputs; estimates the time left by the inputs' bytes, by their number where those are not known."""
 
-    def __init__(self, path: Path, inputs: Sequence[Sized], show: bool):
+    def __init__(self, path: Path, inputs: Sequence[Sized], show: bool, clock: Callable[[], float] = time.monotonic):
+        self.clock = clock
         self.path, self.sizes = path, {item.name: item.size or 1 for item in inputs}
         self.total, self.behind, self.share = sum(self.sizes.values()), 0, 0.0
         self.skipped = 0
         self.done, self.rows, self.name = 0, 0, ""
-        self.started = self.written = time.monotonic()
+        self.started = self.written = clock()
         self.bar = _bar(len(inputs), show)
         path.unlink(missing_ok=True)
 
@@ -64,34 +65,33 @@ class Progress:
 
     def left(self) -> float | None:
         """Seconds, if all goes on as it went; None before anything is known."""
-        now = self.behind + self.share * self.sizes.get(self.name, 0) - self.skipped
-        if now <= 0:
+        return self._left(self.clock())
+
+    def _left(self, now: float) -> float | None:
+        behind = self.behind + self.share * self.sizes.get(self.name, 0) - self.skipped
+        if behind <= 0:
             return None
-        return (time.monotonic() - self.started) / now * (self.total - self.skipped - now)
+        return (now - self.started) / behind * (self.total - self.skipped - behind)
 
     def _tell(self) -> None:
-        now = time.monotonic()
-        self.bar.set_postfix_str(self._words(), refresh=False)
+        now = self.clock()
+        left, rate = self._left(now), self.rows / max(1e-9, now - self.started)
+        words = f"{self.rows:,} rows, {rate:,.0f} a second"
+        self.bar.set_postfix_str(words if left is None else f"{words}, {_duration(left)} left", refresh=False)
         if now - self.written < EVERY:
             return
-        self.written, left = now, self.left()
+        self.written = now
         line = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "inputs_done": self.done,
             "inputs": len(self.sizes),
             "rows": self.rows,
-            "rows_per_second": round(self.rows / (now - self.started), 1),
+            "rows_per_second": round(rate, 1),
             "seconds_left": None if left is None else round(left),
             "input": self.name,
         }
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-
-    def _words(self) -> str:
-        left = self.left()
-        rate = self.rows / max(1e-9, time.monotonic() - self.started)
-        words = f"{self.rows:,} rows, {rate:,.0f} a second"
-        return words if left is None else f"{words}, {_duration(left)} left"
 
 
 def _duration(seconds: float) -> str:

@@ -44,13 +44,18 @@ def open_book(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
             got={key: identity.get(key) for key in differing},
             fix="choose another directory with --out",
         )
-    notes = [note for own in sorted(out.glob(OWN_BOOKS)) for note in files.read_appended(own)]
-    for note in notes:  # of a call that was killed: what they name is scored
+    left = notes(out)
+    for note in left:  # of a call that was killed: what they name is scored
         if note["identity"] == files.seal(identity):
             book |= entered(book, {note["name"]: note["news"]})
-    if notes:
+    if left:
         close_book(out, book)
     return book
+
+
+def notes(out: Path) -> list[dict[str, Any]]:
+    """What processes have noted down since the manifest was written."""
+    return [note for own in sorted(Path(out).glob(OWN_BOOKS)) for note in files.read_appended(own)]
 
 
 def note_down(out: Path, book: dict[str, Any], name: str, news: dict[str, Any]) -> None:

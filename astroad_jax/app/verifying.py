@@ -1,0 +1,70 @@
+"""``astroad verify``: every hash of a run or a score directory computed anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from astroad_jax import files
+from astroad_jax.app import bundle
+from astroad_jax.engine import checkpoint
+from astroad_jax.errors import AstroadError, DataError
+
+
+class Verified(NamedTuple):
+    """What was looked at, and what is wrong with it: a sentence a file, none where all is well."""
+
+    kind: str
+    checked: int
+    problems: list[str]
+
+
+def verify(path: Path) -> Verified:
+    """Compare a directory's files with the checksums that were kept of them.
+
+    Raises
+    ------
+    DataError
+        It is neither a run nor a score directory.
+    """
+    path = Path(path)
+    if (path / "checkpoints").is_dir():
+        return _run(path)
+    if (path / "manifest.json").exists():
+        return _scores(path)
+    raise DataError(
+        "nothing here has checksums",
+        where=str(path),
+        expected="a run directory (checkpoints/ in it), or a score directory (manifest.json in it)",
+        fix="name one that astroad train or astroad score has made",
+    )
+
+
+def _run(path: Path) -> Verified:
+    found = sorted((path / "checkpoints").glob("step_*"))
+    problems = [problem for step in found for problem in _problem(checkpoint.check, step)]
+    if not found:
+        problems.append(f"{path / 'checkpoints'}: no checkpoint")
+    if not (path / bundle.SEAL).exists():
+        return Verified("unfinished run", len(found), problems)
+    return Verified("run", len(found) + len(bundle.SEALED), problems + _problem(bundle.check_seal, path))
+
+
+def _scores(path: Path) -> Verified:
+    try:
+        entries = files.read_sealed(path / "manifest.json")["partitions"]
+    except AstroadError as error:
+        return Verified("scores", 1, [str(error)])
+    differing = files.differing(path, {f"{name}.parquet": entry["sha256"] for name, entry in entries.items()})
+    unknown = sorted({file.name for file in path.glob("*.parquet")} - {f"{name}.parquet" for name in entries})
+    problems = [f"{path / name}: {what}" for name, what in differing.items()]
+    problems += [f"{path / name}: not in the manifest (the scoring command writes it anew)" for name in unknown]
+    return Verified("scores", len(entries) + 1, problems)
+
+
+def _problem(check, path: Path) -> list[str]:
+    try:
+        check(path)
+    except AstroadError as error:
+        return [str(error)]
+    return []
