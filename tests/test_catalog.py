@@ -17,6 +17,7 @@ from astroad_jax import files
 from astroad_jax.app import bundle, evaluation, scoring
 from astroad_jax.data import partition_of
 from astroad_jax.engine import catalog
+from astroad_jax.engine.partitions import BAD_COMPONENT, BAD_SCORE
 from astroad_jax.preprocess.scaler import OUTSIDE
 from tests import runs
 from tests.data_files import cut, write
@@ -121,11 +122,11 @@ def test_a_score_that_is_not_finite_is_null_and_flagged(tmp_path):
         return {"part": np.float32([1, 2, np.inf]), "score": np.float32([1, np.nan, 3])}
 
     report = catalog.score_catalog(scorer, None, [partition], tmp_path, identity={})
-    assert report == catalog.Report(6, 2, 4, {catalog.BAD_SCORE: 2, catalog.BAD_COMPONENT: 2}, {}, {}, 0)
+    assert report == catalog.Report(6, 2, 4, {BAD_SCORE: 2, BAD_COMPONENT: 2}, {}, {}, 0)
     table = pq.read_table(tmp_path / "p.parquet").slice(0, 3)
     assert table["score"].to_pylist() == [None, None, 3.0]
     assert table["part"].to_pylist() == [None, None, None]
-    assert table["flags"].to_pylist() == [0, catalog.BAD_SCORE, catalog.BAD_COMPONENT]
+    assert table["flags"].to_pylist() == [0, BAD_SCORE, BAD_COMPONENT]
     assert table.column_names == ["object_id", "score", "part", "flags"]
 
 

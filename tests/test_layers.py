@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "astroad_jax"
 
 LEVELS = {
-    "types": 0, "config": 0, "errors": 0, "files": 0, "sampling": 0, "__init__": 0,
+    "types": 0, "config": 0, "errors": 0, "faults": 0, "files": 0, "sampling": 0, "__init__": 0,
     "nets": 1, "preprocess": 1,
     "engine": 2, "methods": 2, "data": 2, "analysis": 2,
     "analysis.protocol": 3,
