@@ -76,6 +76,7 @@ class Spectra(Frozen):
         5.0, ge=0, allow_inf_nan=False, description="median signal-to-noise of a bin that a spectrum must exceed; 0 = no cut"
     )
     coverage: float = Field(1.0, ge=0, le=1, description="share of the grid that pixels, good or bad, must cover")
+    good: float = Field(0.5, ge=0, le=1, description="share of the grid's bins that must have a good pixel (ivar > 0)")
 
     @model_validator(mode="after")
     def _ranges(self) -> Spectra:

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from astroad_jax import config
-from astroad_jax.app import scoring
+from astroad_jax.app import ranking, scoring
 from astroad_jax.app.bundle import load, load_arrays
 from astroad_jax.preprocess import spectra as grids
+from tests import runs
 from tests import spectra_files as made
 from tests.runs import astroad
 from tests.spectra_files import sky, take
@@ -127,6 +128,59 @@ def test_new_redshifts_are_new_scores(trained, tmp_path):
     again = astroad(*call)
     assert "null 0" in again.out
     assert "scored before" not in again.out
+
+
+@pytest.mark.parametrize(
+    ("setting", "null"),
+    [
+        ("spectra.snr_min=0", 1),
+        ("spectra.snr_min=100", 40),
+        ("spectra.z_max=0.19", 15),
+        ("spectra.z_min=0.02", 2),
+        ("spectra.coverage=0.5", 2),
+        ("spectra.good=0.2", 2),
+        ("spectra.air=true", 2),
+        ("data.label=object_id", 2),
+        ("data.ra=z", 2),
+    ],
+)
+def test_other_settings_of_reading_are_new_scores(trained, tmp_path, setting, null):
+    """They may change after training, are scored anew, and are those that `rank` must be told."""
+    call = ("score", trained / "run", trained / "sky" / "coadd-a.fits", "--out", tmp_path / "scores")
+    assert "null 2" in astroad(*call).out
+    assert "scored before" in astroad(*call).out
+    again = astroad(*call, "--set", setting)
+    assert f"null {null} " in again.out
+    assert "scored before" not in again.out
+    assert "scored before" in astroad(*call, "--set", setting).out
+    rank = ("rank", tmp_path / "scores", "--run", trained / "run", "--export", tmp_path / "ranking.csv")
+    refused = astroad(*rank)
+    assert refused.code == 2
+    if null < 40:
+        assert astroad(*rank, "--set", setting).code == 0
+        assert len((tmp_path / "ranking.csv").read_text().splitlines()) == 41
+
+
+@pytest.mark.parametrize("settings", [["spectra.snr_min=3", "spectra.z_max=1"], ["spectra.snr_min=3"], []])
+def test_the_embedding_that_is_kept_is_of_these_settings(trained, tmp_path, settings):
+    """Left by scores under other settings, it is made again."""
+    folder, options = tmp_path / "scores", [word for setting in settings for word in ("--set", setting)]
+    for more in (["--set", "spectra.snr_min=0"], options):
+        call = ("score", trained / "run", trained / "sky" / "coadd-a.fits", "--out", folder, *more)
+        assert astroad(*call).code == 0
+        model = load(trained / "run", more[1::2])
+        objects = ranking.open_objects(model, [folder])
+        np.testing.assert_array_equal(np.isfinite(objects.features).all(axis=1), np.isfinite(objects.score))
+
+
+def test_tables_of_features_are_scored_anew_by_other_columns_alone(tmp_path):
+    table, call = runs.table(tmp_path / "sky.parquet"), ("score", tmp_path / "run", tmp_path / "sky.parquet")
+    assert runs.train(table, tmp_path / "run", "method.name=autoencoder", "train.epochs=1").code == 0
+    call = (*call, "--out", tmp_path / "scores")
+    assert astroad(*call).code == 0
+    for setting, anew in (("spectra.snr_min=1", False), ("score.batch_size=64", False), ("data.label=kind", True)):
+        assert ("scored before" not in astroad(*call, "--set", setting).out) == anew
+    assert set(rows_of(tmp_path / "scores" / "sky.parquet")["label"]) == set(runs.survey()["kind"].astype(str))
 
 
 def test_a_coadd_without_redshifts_is_quarantined(trained, tmp_path):

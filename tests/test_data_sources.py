@@ -319,6 +319,17 @@ class TestCsv:
 
 
 class TestFits:
+    @pytest.mark.parametrize(("rest", "fine"), [(b"\0" * 2880, True), (b"XTENSION= 'IMAGE", False), (b" " * 80, False)])
+    @pytest.mark.filterwarnings("ignore:Unexpected extra padding")
+    def test_bytes_after_the_last_hdu(self, tmp_path, rest, fine):
+        path = write(tmp_path, "fits", sky())
+        path.write_bytes(path.read_bytes() + rest)
+        if fine:
+            assert open_source(path).num_rows == NUM_ROWS
+        else:
+            with pytest.raises(DataError, match="bytes after its last HDU"):
+                open_source(path)
+
     def test_big_endian_scaled_null_unsigned_and_bool(self, tmp_path):
         from astropy.io import fits
 

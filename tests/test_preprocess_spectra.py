@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ from astroad_jax import config, preprocess
 from astroad_jax.config import Spectra
 from astroad_jax.errors import ConfigError, DataError
 from astroad_jax.preprocess import resample_flux, spectra, wavelengths
-from astroad_jax.preprocess.spectra import ALL_BAD, LOW_SNR, NO_REDSHIFT, NOT_COVERED, REDSHIFT_RANGE
+from astroad_jax.preprocess.spectra import ALL_BAD, LOW_SNR, MOSTLY_BAD, NO_REDSHIFT, NOT_COVERED, REDSHIFT_RANGE
+from tests.conftest import ROOT
 
 NAN, INF = np.nan, np.inf
 WAVE = np.linspace(3600, 9824, 1600)
@@ -180,7 +183,7 @@ def test_air_moves_the_lines():
     [
         ([1.0, 3, 2, 4], "must increase"),
         ([4.0, 3, 2, 1], "must increase"),
-        ([1.0, 2, 2, 3], "must increase"),
+        ([1.0, 2, 2, 3], "two pixels have the same(.|\n)*keep one"),
         ([0.0, 1, 2, 3], "must be positive"),
         ([1.0, NAN, 2, 3], "missing at the end"),
         ([1.0, NAN, NAN, NAN], "at least two"),
@@ -191,8 +194,42 @@ def test_wavelengths_that_are_none(wave: list, words: str):
     one = np.ones((2, 4))
     for given in (np.array(wave), np.array([[1.0, 2, 3, 4], wave])):
         with pytest.raises(DataError, match=words) as error:
-            spectra.to_grid(given, one, one, np.zeros(2), Spectra(low=1, high=3))
+            spectra.to_grid(given, one, one, np.zeros(2), Spectra(low=1, high=3), "a.npz")
         assert ("spectrum 1 of 2" in str(error.value)) == (given.ndim == 2)
+        assert "a.npz" in str(error.value)
+
+
+def lacking(*pixels: int) -> np.ndarray:
+    """Wavelengths of DESI's kind without some pixels."""
+    return np.delete(3600 + 0.8 * np.arange(400), pixels)
+
+
+# wavelengths -> pixels that lie beside a hole
+STEPS = {
+    "even": (lacking(), []),
+    "rounded": (lacking().astype(np.float32), []),
+    "logarithmic, over a factor of 250": (np.geomspace(1000, 250_000, 300), []),
+    "coarser from one pixel on": (np.append(lacking(), lacking()[-1] + 3.2 * np.arange(1, 200)), []),
+    "finer from one pixel on": (np.append(3.2 * np.arange(1, 200), 640 + 0.8 * np.arange(200)), []),
+    "one lacking": (lacking(100), [99, 100]),
+    "six lacking": (lacking(*range(100, 106)), [99, 100]),
+    "two holes": (lacking(100, 101, 300), [99, 100, 297, 298]),
+    "one left between two holes": (lacking(100, 101, 103, 104), [99, 100, 101]),
+    "the second": (lacking(1), [0, 1]),
+    "the last but one": (lacking(398), [397, 398]),
+    "two pixels": (np.array([3600.0, 3700]), []),
+    "three pixels": (np.array([3600.0, 3601, 3700]), [1, 2]),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_holes_are_found_by_the_steps_around_them(case: str):
+    wave, beside = STEPS[case]
+    assert np.flatnonzero(wavelengths.pixels(wave).gap).tolist() == beside
+    padded = np.stack([np.append(wave, [NAN] * 9), np.append(wave * 1.1, [NAN] * 9)])
+    for gap in wavelengths.pixels(padded).gap:
+        assert np.flatnonzero(gap[: len(wave)]).tolist() == beside
+        assert gap[len(wave) :].all()
 
 
 @pytest.mark.parametrize("shapes", [((4,), (2, 5), (2, 5), (2,)), ((4,), (2, 4), (4,), (2,)), ((4,), (2, 4), (2, 4), (3,))])
@@ -236,6 +273,12 @@ def test_interpolation_is_numpys(own: bool):
         own_wave = wave[i] if own else wave
         expected = np.interp(own_wave, own_wave[~bad[i]], flux[i][~bad[i]])
         np.testing.assert_allclose(found[i], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int64, np.uint8, np.float16])
+def test_interpolation_of_integers_is_not_one(kind: type):
+    flux, bad = np.array([[1, 9, 9, 2]], kind), np.array([[False, True, True, False]])
+    np.testing.assert_allclose(spectra.interpolate(np.arange(4.0), flux, bad), [[1, 4 / 3, 5 / 3, 2]], rtol=1e-6)
 
 
 def test_median_signal_to_noise():
@@ -363,7 +406,10 @@ def test_a_hole_in_the_wavelengths_is_no_pixel():
         (-1.0, REDSHIFT_RANGE),
         (-7.0, REDSHIFT_RANGE),
         (0.31, REDSHIFT_RANGE),
-        (1e30, REDSHIFT_RANGE | NOT_COVERED | ALL_BAD),
+        (7e5, REDSHIFT_RANGE | NOT_COVERED | ALL_BAD),
+        (1e7, REDSHIFT_RANGE),
+        (1e30, REDSHIFT_RANGE),
+        (1e300, REDSHIFT_RANGE),
     ],
 )
 def test_redshifts(z: float, flag: int):
@@ -372,7 +418,7 @@ def test_redshifts(z: float, flag: int):
     assert found.flags.tolist() == [flag]
     assert np.isfinite(found.flux).all()
     assert np.isfinite(found.ivar).all()
-    lost = not np.isfinite(z) or z <= -1 or bool(flag & ALL_BAD)
+    lost = not np.isfinite(z) or z <= -1 or z > 1e6 or bool(flag & ALL_BAD)
     assert (not found.ivar.any()) == lost
     assert np.isnan(found.snr[0]) == lost
     seen = spectra.to_grid(np.linspace(3500, 10000, 1700), flux, ivar, np.array([z]), Spectra(bins=50, frame="observed"))
@@ -415,6 +461,27 @@ def test_the_cut_on_signal_to_noise():
         assert spectra.to_grid(WAVE, flux, ivar, np.zeros(3), settings).flags.tolist() == flags
 
 
+@pytest.mark.parametrize(
+    ("good", "share", "flag"),
+    [
+        (1.0, 0.5, 0),
+        (0.51, 0.5, 0),
+        (0.44, 0.5, MOSTLY_BAD),  # as where one of three cameras is bad
+        (0.007, 0.5, MOSTLY_BAD),
+        (0.44, 0.4, 0),
+        (0.007, 0.0, 0),
+        (0.0, 0.5, ALL_BAD),
+        (0.0, 0.0, ALL_BAD),
+        (0.95, 1.0, MOSTLY_BAD),
+    ],
+)
+def test_the_cut_on_good_pixels(good: float, share: float, flag: int):
+    flux, ivar = np.full((1, 1600), 10, np.float32), np.ones((1, 1600), np.float32)
+    ivar[0, round(good * (WAVE < 7556).sum()) :] = 0
+    settings = Spectra(bins=150, good=share)
+    assert spectra.to_grid(WAVE, flux, ivar, np.zeros(1), settings).flags.tolist() == [flag]
+
+
 def test_no_spectra():
     found = spectra.to_grid(WAVE, np.zeros((0, 1600)), np.zeros((0, 1600)), np.zeros(0), SMALL)
     assert [len(part) for part in found] == [0] * 4
@@ -439,6 +506,8 @@ def test_every_flag_has_a_bit_of_its_own_and_excludes():
     assert all(bit & (bit - 1) == 0 for bit in bits)
     assert sum(bits) == spectra.EXCLUDED
     assert set(bits) < set(preprocess.FLAG_NAMES) < set(FLAG_NAMES)
+    listed = re.findall(r"^\| ([\d, ]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(int(bit) for cell in listed for bit in cell.split(",")) == sorted(FLAG_NAMES)
     assert len(FLAG_NAMES) == len(preprocess.FLAG_NAMES) + 3
     scaler = preprocess.Scaler("none", "median", {})
     assert preprocess.unusable(scaler, np.array([0, 1, *bits], np.uint32)).tolist() == [False, False] + [True] * len(bits)

@@ -29,7 +29,12 @@ SEAL = "manifest.json"
 SEALED = (
     "config.toml", "provenance.json", "metrics.jsonl", "model.json", "preprocess.npz", "split.npz", "calibration.npz",
 )  # fmt: skip
-CHANGEABLE = ("score.", "data.id", "data.ra", "data.dec", "data.label", "data.anomalies", "spectra.redshifts", "spectra.air")
+# what may change after training: how inputs are read, but not what an object is to the model
+READING = (
+    "data.id", "data.ra", "data.dec", "data.label",
+    "spectra.air", "spectra.z_min", "spectra.z_max", "spectra.snr_min", "spectra.coverage", "spectra.good",
+)  # fmt: skip
+CHANGEABLE = ("score.", "data.anomalies", "spectra.redshifts", *READING)
 
 
 class Schema(NamedTuple):

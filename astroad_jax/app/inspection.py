@@ -64,7 +64,7 @@ def inspect(source: data.Source, settings: config.Data, spectra: config.Spectra 
 def _selection(lost: int, reasons: Counter[str], spectra: config.Spectra) -> dict[str, Any]:
     """What became of spectra on reading."""
     cuts = f"z {spectra.z_min:g} to {spectra.z_max:g}, " if spectra.frame == "rest" else ""
-    cuts += f"S/N above {spectra.snr_min:g}, {spectra.coverage:.0%} of the grid covered"
+    cuts += f"S/N above {spectra.snr_min:g}, {spectra.coverage:.0%} of the grid covered, {spectra.good:.0%} good"
     grid = f"{spectra.bins} bins from {spectra.low:g} to {spectra.high:g} Angstrom in the {spectra.frame} frame; {cuts}"
     return {"left_out_rows": lost, "reasons": {name: count for name, count in reasons.items() if count}, "grid": grid}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from astroad_jax import data, files, preprocess
-from astroad_jax.app.bundle import Bundle
+from astroad_jax.app.bundle import READING, Bundle
 from astroad_jax.engine import catalog
 from astroad_jax.errors import DataError
 
@@ -72,8 +72,19 @@ def _open(model: Bundle, path: str) -> data.Source:
 
 
 def _stamps(model: Bundle, path: str) -> str:
-    """Stamps of all that an input's scores depend on: a coadd's redshifts are in a file of their own."""
-    return "; ".join(filter(None, map(_stamp, [path, *data.beside(path, model.settings.spectra)])))
+    """Stamps of all that an input's scores depend on: a coadd's redshifts are in a file of their own, and settings by which
+    inputs are read may change after training. Empty for what is in memory.
+    """
+    found = [stamp for stamp in map(_stamp, [path, *data.beside(path, model.settings.spectra)]) if stamp]
+    return "; ".join([*found, *_reading(model)]) if found or path.startswith("tfds:") else ""
+
+
+def _reading(model: Bundle) -> list[str]:
+    """The settings of `READING`, but for names that are not given, and of spectra where the model is of none."""
+    sections = ("data", "spectra") if model.schema.features == ("spectrum",) else ("data",)
+    words = [key.split(".") for key in READING]
+    values = {f"{section}.{name}": getattr(getattr(model.settings, section), name) for section, name in words}
+    return [f"{key}={value}" for key, value in values.items() if key.startswith(sections) and value != ""]
 
 
 def _stamp(path: str) -> str:

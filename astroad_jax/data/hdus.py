@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 SUFFIXES = (".fits.gz", ".fit.gz", ".fits", ".fit")
+PIECE = 2**20  # bytes read at a time
 
 
 def suffix_of(path: str) -> str:
@@ -40,13 +41,14 @@ def check_lengths(hdus: HDUList, path: str) -> None:
     Raises
     ------
     DataError
-        Naming HDU and bytes.
+        Fewer bytes than that, naming the HDU; or more, which are what is left of one whose header was cut.
     """
     if path.lower().endswith(".gz"):
         return
     size = os.path.getsize(path)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "File may have been truncated")  # said better below
+        for said_better_below in ("File may have been truncated", "Error validating header", "Unexpected extra padding"):
+            warnings.filterwarnings("ignore", said_better_below)
         hdus.readall()
     for index, hdu in enumerate(hdus):
         info = hdu.fileinfo()
@@ -59,6 +61,21 @@ def check_lengths(hdus: HDUList, path: str) -> None:
                 got=f"{size} bytes",
                 fix="fetch or write it again",
             )
+    if size > end and _holds_something(path, end):
+        raise DataError(
+            "this FITS file has bytes after its last HDU: it is cut short, or damaged",
+            where=f"{path}, after HDU {len(hdus) - 1} ({hdus[-1].name or 'unnamed'})",
+            expected=f"{end} bytes, or zeros after them",
+            got=f"{size} bytes",
+            fix="fetch or write it again",
+        )
+
+
+def _holds_something(path: str, start: int) -> bool:
+    """Whether any byte from `start` on is not 0: some writers pad their files."""
+    with open(path, "rb") as stream:
+        stream.seek(start)
+        return any(piece.strip(b"\0") for piece in iter(lambda: stream.read(PIECE), b""))
 
 
 def check_sums(path: str) -> None:

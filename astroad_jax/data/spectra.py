@@ -21,6 +21,7 @@ from astroad_jax.preprocess import spectra as grids
 PIECE = 256  # spectra that are resampled at once: as the survey has them they are several times larger
 LENGTHS = {"": 1, "angstrom": 1, "angstroms": 1, "a": 1, "aa": 1, "nm": 10, "um": 1e4, "micron": 1e4, "m": 1e10}
 PLAUSIBLE = (1e3, 3e5)  # angstroms between which the middle of a spectrum lies, far ultraviolet to thermal infrared
+REPRESENTABLE = (1e-6, 1e6)  # flux of which float32 can hold the inverse variance at any signal-to-noise
 NOT_PER_LENGTH = re.compile(r"hz|[a-z]*jy\b|maggy|\bmag|electron|photon|count|\badu\b|\bdn\b", re.IGNORECASE)
 CAUSES = grids.NO_REDSHIFT_ROW | grids.UNREADABLE  # for which an object has no redshift, and perhaps no pixel
 log = logging.getLogger(__name__)
@@ -75,7 +76,12 @@ def gridded(survey: Survey, settings: Spectra) -> Source:
 
     Its columns are those of the survey's table, and ``snr`` (median signal-to-noise ratio of a pixel), ``spectrum``
     ``(2, bins)`` float32 (flux, inverse variance) and ``flags`` (uint32: what excludes an object). The spectra are read
-    and resampled anew whenever one of these three is asked for; every object comes out the same whatever its neighbours.
+    and resampled anew whenever one of these three is asked for, which training from a stream does in every epoch; every
+    object comes out the same whatever its neighbours.
+
+    Flux is in the file's unit, but for spectra whose mean is not within 10^-6 to 10^6 of it, such as those in cgs units:
+    theirs is a power of ten off, for float32 could not hold the ivar. Without inverse variances an ivar is relative to the
+    spectrum's own mean square, so that it is the same in any unit.
     """
     table = {name: as_text(values) if values.dtype.kind in "SU" else native(values) for name, values in survey.table.items()}
     made = {
@@ -109,31 +115,34 @@ def _resampled(survey: Survey, z: np.ndarray, settings: Spectra, rows: int) -> I
         while start < stop:
             raw = next(pieces)
             part = slice(start, start + len(raw.flux))
-            held.append(_on_grid(raw, z[part], survey.flags[part], settings, survey.weighted))
+            held.append(_on_grid(raw, z[part], survey.flags[part], settings, survey))
             start = part.stop
         whole = {name: np.concatenate([piece[name] for piece in held]) for name in held[0]}
         extra = start - stop
         held = [{name: values[len(values) - extra :] for name, values in whole.items()}] if extra else []
+        if stop == len(z):
+            next(pieces, None)  # to the very end, where some formats check their bytes
         yield {name: values[: len(values) - extra] for name, values in whole.items()}
-    next(pieces, None)  # to the very end, where some formats check their bytes
 
 
-def _on_grid(raw: Raw, z: np.ndarray, flags: np.ndarray, settings: Spectra, weighted: bool) -> dict[str, np.ndarray]:
+def _on_grid(raw: Raw, z: np.ndarray, flags: np.ndarray, settings: Spectra, survey: Survey) -> dict[str, np.ndarray]:
     """One piece."""
     count = len(raw.flux)
     snr, spectrum = np.full(count, np.nan, np.float32), np.zeros((count, 2, settings.bins), np.float32)
-    raw = _ordered(raw)
+    raw = _representable(_ordered(raw), survey.weighted)
     fit = _has_grid(raw.wavelength) if raw.wavelength.ndim == 2 else np.ones(count, bool)
     flags = flags | np.where(fit, 0, grids.NO_WAVELENGTHS).astype(np.uint32)
     if fit.any():
         wavelength = raw.wavelength[fit] if raw.wavelength.ndim == 2 else raw.wavelength
-        found = grids.to_grid(wavelength, raw.flux[fit], raw.ivar[fit], z[fit], settings)
+        found = grids.to_grid(wavelength, raw.flux[fit], raw.ivar[fit], z[fit], settings, survey.path)
         snr[fit], spectrum[fit, 0], spectrum[fit, 1] = found.snr, found.flux, found.ivar
         flags[fit] |= found.flags
     known = (flags & CAUSES) != 0  # its consequences are no reasons of their own
     flags[known] &= ~np.uint32(grids.NO_REDSHIFT | grids.NO_WAVELENGTHS)
-    if not weighted:
+    if not survey.weighted:
         snr[:], flags = np.nan, flags & ~np.uint32(grids.LOW_SNR)
+        square = np.square(spectrum[:, 0], dtype=np.float64).mean(axis=1, keepdims=True)
+        spectrum[:, 1] /= np.where(square > 0, square, 1)
     return {"snr": snr, "spectrum": spectrum, "flags": flags}
 
 
@@ -149,13 +158,34 @@ def _ordered(raw: Raw) -> Raw:
     return Raw(np.take_along_axis(wavelength, order, -1), flux, ivar)
 
 
+def _representable(raw: Raw, weighted: bool) -> Raw:
+    """Spectra of which float32 can hold flux and ivar on the grid; nearly all are left as they are."""
+    flux = np.asarray(raw.flux, np.result_type(raw.flux, np.float32))
+    ivar = np.asarray(raw.ivar, np.result_type(raw.ivar, np.float32))
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(flux) & (ivar > 0)
+    level = np.abs(np.where(known, flux, 0), dtype=np.float64).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    odd = np.flatnonzero((level > 0) & ((level < REPRESENTABLE[0]) | (level > REPRESENTABLE[1])))
+    if len(odd):
+        unit = 10.0 ** np.rint(np.log10(level[odd]))[:, None]
+        flux, ivar = flux.copy(), ivar.copy()
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows even so is a bad pixel
+            flux[odd] = flux[odd] / unit
+            if weighted:
+                ivar[odd] = ivar[odd] * unit * unit
+    return Raw(raw.wavelength, flux, ivar)
+
+
 def _has_grid(wavelength: np.ndarray) -> np.ndarray:
-    """(N,) bool: at least two pixels, no two at one wavelength."""
-    return (np.isfinite(wavelength).sum(axis=1) >= 2) & ~(np.diff(wavelength, axis=1) == 0).any(axis=1)
+    """(N,) bool, of wavelengths in order: at least two pixels, no two at one, the middle one where light can be."""
+    count = np.isfinite(wavelength).sum(axis=1)
+    middle = wavelength[np.arange(len(wavelength)), count // 2]
+    plausible = (middle >= PLAUSIBLE[0]) & (middle <= PLAUSIBLE[1])
+    return (count >= 2) & ~(np.diff(wavelength, axis=1) == 0).any(axis=1) & plausible
 
 
 def angstroms(wavelength: np.ndarray, unit: str, where: str) -> np.ndarray:
-    """Wavelengths in angstroms, float64; values that are not positive are padding, and left out of the judgement.
+    """Wavelengths ``(P,)`` in angstroms, float64; values that are not positive are padding, and left out of the judgement.
 
     Raises
     ------
@@ -170,8 +200,7 @@ def angstroms(wavelength: np.ndarray, unit: str, where: str) -> np.ndarray:
         )
     values = np.asarray(wavelength, np.float64) * factor
     used = values[np.isfinite(values) & (values > 0)]
-    padded = values.ndim == 2 and not used.size  # rows without any pixel are flagged one by one
-    if not padded and not (used.size and PLAUSIBLE[0] <= np.median(used) <= PLAUSIBLE[1]):
+    if not (used.size and PLAUSIBLE[0] <= np.median(used) <= PLAUSIBLE[1]):
         raise DataError(
             "these numbers are no wavelengths in angstroms",
             where=where,

@@ -7,8 +7,9 @@
     redrock-NAME.fits   REDSHIFTS (TARGETID, Z, SPECTYPE), in any order
 
 Wavelengths are in vacuum. Pixels with any bit of the mask set have no weight. Where arms overlap, they are averaged with
-their inverse variances, as desispec does: f = sum(ivar f) / sum(ivar), ivar = sum(ivar). An arm that a coadd lacks leaves
-pixels without weight, so that its objects are left out where they cover too little of the grid.
+their inverse variances, as desispec does: f = sum(ivar f) / sum(ivar), ivar = sum(ivar). Where a coadd lacks an arm it has
+no pixels, so that its objects are left out where they cover too little of the grid (``spectra.coverage``). An arm of which
+all pixels are bad is there; objects left with too few good ones are left out too (``spectra.good``).
 
 Fibres on blank sky and redshift warnings: rows whose OBJTYPE is not ``TGT`` are flagged, for they hold no object; ZWARN
 and COADD_FIBERSTATUS exclude nothing, because a wrong redshift is among the things looked for, and a fibre that is really
@@ -19,13 +20,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from astroad_jax.config import Spectra
-from astroad_jax.data.hdus import check_lengths, checked_hdus, open_hdus, pixels
+from astroad_jax.data.hdus import checked_hdus, open_hdus, pixels
 from astroad_jax.data.source import Source, as_text, native, reading
 from astroad_jax.data.spectra import Raw, Survey, angstroms, check_flux_unit, gridded
 from astroad_jax.errors import DataError
@@ -48,6 +50,14 @@ class _Arm(NamedTuple):
     start: int  # pixel of the common grid at which it begins
     size: int
     masked: bool
+
+
+class _Rows(NamedTuple):
+    """Of a file of redshifts."""
+
+    id: np.ndarray
+    z: np.ndarray
+    spectype: np.ndarray
 
 
 class _Redshifts(NamedTuple):
@@ -78,7 +88,8 @@ def open_desi(path: str, settings: Spectra) -> Source:
         table, flags = _objects(fibermap, path)
     found = _joined(table["object_id"], path, settings)
     table |= {"z": found.z, "spectype": found.spectype}
-    flags[found.missing] |= grids.NO_REDSHIFT_ROW
+    if settings.frame == "rest":
+        flags[found.missing] |= grids.NO_REDSHIFT_ROW
 
     def spectra(rows: int) -> Iterator[Raw]:
         with open_hdus(path, do_not_scale_image_data=True) as hdus:
@@ -125,11 +136,19 @@ def _arms(hdus: HDUList, count: int, path: str) -> tuple[list[_Arm], np.ndarray]
         found = [JOINED]
     elif len(found) < len(ARMS):
         lacking = ", ".join(arm for arm in ARMS if arm not in found)
-        log.warning("%s lacks arm %s: it has no weight, and objects of too little coverage are left out", path, lacking)
+        log.warning("%s lacks arm %s: what it would cover is not covered (spectra.coverage)", path, lacking)
     waves = {arm: _wavelength(hdus, arm, count, path) for arm in found}
+    _check_masks(hdus, found, path)
     starts, grid = _common(waves, path)
     arms = [_Arm(arm, starts[arm], len(wave), f"{arm}_MASK" in hdus) for arm, wave in waves.items()]
     return arms, grid
+
+
+def _check_masks(hdus: HDUList, arms: list[str], path: str) -> None:
+    """Either all arms have a mask or none: one that is lacking alone has been lost."""
+    bare = [arm for arm in arms if f"{arm}_MASK" not in hdus]
+    if bare and len(bare) < len(arms):
+        _extension(hdus, f"{bare[0]}_MASK", path)
 
 
 def _wavelength(hdus: HDUList, arm: str, count: int, path: str) -> np.ndarray:
@@ -156,21 +175,29 @@ def _common(waves: dict[str, np.ndarray], path: str) -> tuple[dict[str, int], np
     if len(waves) == 1:
         return dict.fromkeys(waves, 0), next(iter(waves.values()))
     first = min(wave[0] for wave in waves.values())
-    step = float(np.median(np.concatenate([np.diff(wave) for wave in waves.values()])))
+    # over a whole arm: of wavelengths in float32, differences of neighbours are too coarse to count pixels by
+    step = float(np.median([(wave[-1] - wave[0]) / (len(wave) - 1) for wave in waves.values() if len(wave) > 1] or [0.0]))
+    if not step > 0:
+        raise _no_grid(waves, path)
     places = {arm: (wave - first) / step for arm, wave in waves.items()}
-    if not step > 0 or any(
-        np.abs(place - np.rint(place[0]) - np.arange(len(place))).max() > ALIGNED for place in places.values()
-    ):
-        raise DataError(
-            "the arms of this DESI file do not share one wavelength grid",
-            where=path,
-            expected="pixels of one step that coincide where arms overlap",
-            got="; ".join(f"{arm}: {wave[0]:g} to {wave[-1]:g} in {len(wave)} pixels" for arm, wave in waves.items()),
-            fix="join the cameras with desi_coadd_spectra --coadd-cameras",
-        )
+    if any(np.abs(place - np.rint(place[0]) - np.arange(len(place))).max() > ALIGNED for place in places.values()):
+        raise _no_grid(waves, path)
     starts = {arm: round(place[0]) for arm, place in places.items()}
-    size = max(starts[arm] + len(wave) for arm, wave in waves.items())
-    return starts, first + step * np.arange(size)
+    grid = np.full(max(starts[arm] + len(wave) for arm, wave in waves.items()), np.nan)  # where no arm is, no pixel
+    for arm, wave in waves.items():
+        pixels_of_arm = starts[arm] + np.arange(len(wave))
+        grid[pixels_of_arm] = first + step * pixels_of_arm
+    return starts, grid
+
+
+def _no_grid(waves: dict[str, np.ndarray], path: str) -> DataError:
+    return DataError(
+        "the arms of this DESI file do not share one wavelength grid",
+        where=path,
+        expected="pixels of one step that coincide where arms overlap",
+        got="; ".join(f"{arm}: {wave[0]:g} to {wave[-1]:g} in {len(wave)} pixels" for arm, wave in waves.items()),
+        fix="join the cameras with desi_coadd_spectra --coadd-cameras",
+    )
 
 
 def _objects(fibermap: np.ndarray, path: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -197,14 +224,23 @@ def _joined(ids: np.ndarray, path: str, settings: Spectra) -> _Redshifts:
             return _Redshifts(np.full(len(ids), np.nan), np.full(len(ids), ""), np.zeros(len(ids), bool))
         raise _no_redshifts(path, settings)
     known = _read_redshifts(files[0])
-    order = np.argsort(known["id"], kind="stable")
-    sorted_ids = known["id"][order]
-    first, last = np.searchsorted(sorted_ids, ids), np.searchsorted(sorted_ids, ids, side="right") - 1
+    last_row = len(known.id) - 1
+    first, last = np.searchsorted(known.id, ids), np.searchsorted(known.id, ids, side="right") - 1
     there = last >= first
-    row, other = order[np.minimum(first, len(order) - 1)], order[np.maximum(last, 0)]
-    clear = there & ((known["z"][row] == known["z"][other]) & (known["spectype"][row] == known["spectype"][other]))
-    z, spectype = np.where(clear, known["z"][row], np.nan), np.where(clear, known["spectype"][row], "")
-    return _Redshifts(z, spectype, ~clear)
+    _say_matches(path, files[0], int(there.sum()), len(ids), settings)
+    row, other = np.minimum(first, last_row), np.maximum(last, 0)
+    # rows of one object go by redshift and class: if the first and the last agree, so do all between
+    same_z = (known.z[row] == known.z[other]) | (np.isnan(known.z[row]) & np.isnan(known.z[other]))
+    clear = there & same_z & (known.spectype[row] == known.spectype[other])
+    return _Redshifts(np.where(clear, known.z[row], np.nan), np.where(clear, known.spectype[row], ""), ~clear)
+
+
+def _say_matches(path: str, file: str, found: int, count: int, settings: Spectra) -> None:
+    """Which file the redshifts are from, and whether it is the right one."""
+    log.info("%s: redshifts from %s, which has %d of %d objects", path, file, found, count)
+    if count and not found and settings.frame == "rest":
+        other = "leave spectra.redshifts empty for the file beside the coadd" if settings.redshifts else "fetch both again"
+        log.warning("%s: none of its %d objects has a row in %s (%s, or name another)", path, count, file, other)
 
 
 def _no_redshifts(path: str, settings: Spectra) -> DataError:
@@ -219,29 +255,35 @@ def _no_redshifts(path: str, settings: Spectra) -> DataError:
     )
 
 
-def _read_redshifts(path: str) -> dict[str, np.ndarray]:
-    """TARGETID, redshift and class of every row of a file of redshifts; of a whole catalogue its primary rows."""
+def _read_redshifts(path: str) -> _Rows:
+    """Rows of a file of redshifts, sorted; of a whole catalogue its primary ones."""
     if not Path(path).is_file():
         fix = "correct spectra.redshifts"
         raise DataError("no such file of redshifts", where=path, expected="a file or directory", got="nothing", fix=fix)
-    with reading(path, "a file of DESI redshifts"):
-        with open_hdus(path) as hdus:
-            check_lengths(hdus, path)
-        with open_hdus(path) as hdus:
-            name = next((name for name in REDSHIFT_TABLES if name in hdus), REDSHIFT_TABLES[0])
-            table = _extension(hdus, name, path).data
-            lacking = [column for column in ("TARGETID", "Z", "SPECTYPE") if column not in table.names]
-            primary = np.array(table["ZCAT_PRIMARY"], bool) if "ZCAT_PRIMARY" in table.names else np.ones(len(table), bool)
-            if lacking or not primary.any():
-                raise DataError(
-                    "this file holds no DESI redshifts",
-                    where=f"{path}, {name}",
-                    expected="TARGETID, Z and SPECTYPE of at least one object",
-                    got=f"no {', '.join(lacking)}" if lacking else "no row",
-                    fix="fetch it again, or name another (spectra.redshifts)",
-                )
-            spectype = np.char.strip(as_text(np.array(table["SPECTYPE"])))[primary]
-            return {"id": native(table["TARGETID"])[primary], "z": native(table["Z"])[primary], "spectype": spectype}
+    found = Path(path).stat()
+    return _sorted_rows(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@lru_cache(maxsize=1)  # one catalogue may serve thousands of coadds, and take longer to read than any of them
+def _sorted_rows(path: str, *stamp: int) -> _Rows:
+    """By id, redshift and class; `stamp` tells the file from what it was before."""
+    with reading(path, "a file of DESI redshifts"), checked_hdus(path) as hdus:
+        name = next((name for name in REDSHIFT_TABLES if name in hdus), REDSHIFT_TABLES[0])
+        table = _extension(hdus, name, path).data
+        lacking = [column for column in ("TARGETID", "Z", "SPECTYPE") if column not in table.names]
+        primary = np.array(table["ZCAT_PRIMARY"], bool) if "ZCAT_PRIMARY" in table.names else np.ones(len(table), bool)
+        if lacking or not primary.any():
+            raise DataError(
+                "this file holds no DESI redshifts",
+                where=f"{path}, {name}",
+                expected="TARGETID, Z and SPECTYPE of at least one object",
+                got=f"no {', '.join(lacking)}" if lacking else "no row",
+                fix="fetch it again, or name another (spectra.redshifts)",
+            )
+        spectype = np.char.strip(as_text(np.array(table["SPECTYPE"])))[primary]
+        id, z = native(table["TARGETID"])[primary], native(table["Z"])[primary]
+        order = np.lexsort((spectype, z, id))
+        return _Rows(id[order], z[order], spectype[order])
 
 
 def _coadded(hdus: HDUList, arms: list[_Arm], rows: slice, size: int) -> tuple[np.ndarray, np.ndarray]:

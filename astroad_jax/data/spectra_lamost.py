@@ -9,7 +9,8 @@
 Wavelengths are in vacuum, in the heliocentric frame, and the flux is relative: only its shape means anything, which is
 all that is left after the unit norm. Pixels with any bit of the and-mask set have no weight; the or-mask excludes nothing.
 A redshift of -9999 is one that the pipeline did not find. Stars have their radial velocity as redshift, about half of them
-below 0: ``spectra.z_min = -0.01`` keeps those.
+below 0, and the spectra begin above 3600 Angstrom, where the usual grid does: ``spectra.z_min=-0.01 spectra.coverage=0.94``
+(or a higher ``spectra.low``) keeps them.
 """
 
 from __future__ import annotations

@@ -5,8 +5,10 @@
     HDU 1   COADD: flux, loglam (log10 of the wavelength in angstroms), ivar, and_mask, or_mask; one row a pixel
     HDU 2   SPECOBJ or SPALL: PLATE, MJD, FIBERID or SPECOBJID, PLUG_RA, PLUG_DEC, Z, CLASS; one row
 
-Wavelengths are in vacuum. Pixels with any bit of ``and_mask`` set (bad in every exposure) have no weight. ``or_mask`` (bad
-in at least one exposure) excludes nothing: what was bad did not enter the average, and its lack shows in the ivar.
+Wavelengths are in vacuum. Pixels with a bit from 16 on of ``and_mask`` set (bad in every exposure) have no weight. Bits 0 to
+15 of SPPIXMASK are of the whole fibre, and exclude nothing: most tell of no harm (a very bright source, say), and where one
+does, the pipeline has set the ivar to 0. ``or_mask`` (bad in at least one exposure) excludes nothing: what was bad did not
+enter the average, and its lack shows in the ivar.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from astroad_jax.data.spectra_single import Head, Kind, number, open_single, pla
 from astroad_jax.errors import DataError
 
 COLUMNS = ("flux", "loglam", "ivar")
+FIBRE_BITS = 16  # of the mask, the lowest ones
 POSITIONS = (("PLUG_RA", "FIBER_RA", "RA"), ("PLUG_DEC", "FIBER_DEC", "DEC"))
 
 
@@ -90,5 +93,5 @@ def _spectrum(path: str) -> Raw:
         pixels = _coadd(hdus, path)
         flux, ivar = np.array(pixels["flux"], np.float64), np.array(pixels["ivar"], np.float64)
         if "and_mask" in [name.lower() for name in pixels.names]:
-            ivar[np.array(pixels["and_mask"]) != 0] = 0
+            ivar[np.array(pixels["and_mask"]) >> FIBRE_BITS != 0] = 0
         return Raw(_wavelength(pixels, path), flux, ivar)

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from astroad_jax.config import Spectra
-from astroad_jax.data.folder import files_below
 from astroad_jax.data.hdus import suffix_of
 from astroad_jax.data.source import Source, reading
 from astroad_jax.data.spectra import Raw, Survey, gridded
@@ -72,9 +71,9 @@ def open_single(path: str, files: Sequence[str], kind: Kind, settings: Spectra) 
     return gridded(Survey(path, kind.format, _table(files, heads), flags, spectra), settings)
 
 
-def spectrum_files(folder: str) -> list[str]:
-    """FITS files in a directory and the directories in it: those called ``spec-*`` where any is."""
-    every = [os.path.join(folder, name) for name in files_below(folder) if suffix_of(name)]
+def spectrum_files(folder: str, names: Sequence[str]) -> list[str]:
+    """FITS files among those below a directory: those called ``spec-*`` where any is."""
+    every = [os.path.join(folder, name) for name in names if suffix_of(name)]
     return [file for file in every if os.path.basename(file).startswith(PREFIX)] or every
 
 

@@ -117,7 +117,7 @@ def _files(path: str) -> list[str]:
     names = files_below(path)
     if any(name.lower().endswith(PICTURES) for name in names):
         return []
-    single = [file for file in spectrum_files(path) if not _is_redshifts(file)]
+    single = [file for file in spectrum_files(path, names) if not _is_redshifts(file)]
     return _coadds(single) or [os.path.join(path, name) for name in names if name.lower().endswith(HDF5)]
 
 
@@ -158,6 +158,8 @@ def _of_fits(file: str) -> str:
             for arm in (*spectra_desi.ARMS, spectra_desi.JOINED):
                 if len({f"{arm}_WAVELENGTH", f"{arm}_FLUX", f"{arm}_IVAR"} & names) > 1:
                     return "desi"
+            if "FIBERMAP" in names and Path(file).name.startswith(spectra_desi.SPECTRA_FILES):
+                return "desi"  # a coadd that has lost its arms, which its reader says
             header = hdus[0].header
             maker = f"{header.get('TELESCOP', '')} {header.get('ORIGIN', '')}".upper()
             tables = [{name.upper() for name in hdu.columns.names} for hdu in hdus[1:] if hasattr(hdu, "columns")]

@@ -15,6 +15,7 @@ import numpy as np
 
 from astroad_jax.config import Preprocess
 from astroad_jax.errors import DataError
+from astroad_jax.preprocess.pieces import runs
 from astroad_jax.preprocess.scaler import (
     CONSTANT,
     EMPTY,
@@ -93,8 +94,7 @@ def apply(scaler: Scaler, x: Array, xp: Any = np) -> tuple[Array, Array]:
     if xp is not np:
         return _apply(scaler, x, xp)
     x = np.asarray(x)
-    rows = max(1, BLOCK // max(1, math.prod(x.shape[1:])))
-    parts = [_apply(scaler, x[start : start + rows], np) for start in range(0, max(len(x), 1), rows)]
+    parts = [_apply(scaler, x[rows], np) for rows in runs(max(len(x), 1), math.prod(x.shape[1:]), BLOCK)]
     return np.concatenate([z for z, _ in parts]), np.concatenate([flags for _, flags in parts])
 
 

@@ -7,7 +7,7 @@ pixel of ivar 0 is bad: its flux is never looked at, and its ivar stays 0. The i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from astroad_jax.config import Preprocess
 from astroad_jax.errors import DataError
 from astroad_jax.preprocess import infill
+from astroad_jax.preprocess.pieces import runs
 from astroad_jax.preprocess.scaler import CONSTANT, EMPTY, INF_INPUT, NAN_INPUT, Array, Scaler, sum_flags, unusable
 from astroad_jax.preprocess.spectra import unit_norm
 
@@ -50,7 +51,7 @@ def fit(x: np.ndarray, config: Preprocess, names: Sequence[str] = ()) -> Scaler:
     _check_spectra(np.shape(x), where)
     draft = Scaler("spectrum", config.nan, {})
     good, flags = np.empty((len(x), x.shape[2]), bool), np.empty(len(x), np.uint32)
-    for rows in _blocks(x):
+    for rows in runs(len(x), x.shape[2], BLOCK):
         seen = _seen(x[rows], np)
         good[rows], flags[rows] = seen.good, seen.flags
     if config.nan == "error":
@@ -97,7 +98,7 @@ def apply(scaler: Scaler, x: Array, xp: Any = np) -> tuple[Array, Array]:
         return _apply(scaler, x, xp)
     x = np.asarray(x)
     z, flags = np.empty(x.shape, np.float32), np.empty(len(x), np.uint32)
-    for rows in _blocks(x):
+    for rows in runs(len(x), x.shape[2], BLOCK):
         z[rows], flags[rows] = _apply(scaler, x[rows], np)
     return z, flags
 
@@ -141,12 +142,6 @@ def _apply(scaler: Scaler, x: Array, xp: Any) -> tuple[Array, Array]:
     flags = seen.flags | xp.where(overflow, xp.uint32(INF_INPUT), xp.uint32(0))
     null = unusable(scaler, flags)[:, None, None]
     return xp.where(null, xp.float32(0), z), flags
-
-
-def _blocks(x: np.ndarray) -> Iterator[slice]:
-    """Runs of spectra."""
-    rows = max(1, BLOCK // max(1, x.shape[2]))
-    return (slice(start, start + rows) for start in range(0, len(x), rows))
 
 
 def _check_spectra(found: tuple[int, ...], where: str) -> None:

@@ -16,7 +16,7 @@ one number a band. `apply` treats every image by itself and in one order, so its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy as np
 from astroad_jax.config import Preprocess
 from astroad_jax.errors import ConfigError, DataError
 from astroad_jax.preprocess import resample
+from astroad_jax.preprocess.pieces import runs
 from astroad_jax.preprocess.scaler import (
     CONSTANT,
     EMPTY,
@@ -120,7 +121,7 @@ def apply(scaler: Scaler, x: Array, xp: Any = np) -> tuple[Array, Array]:
     x = np.asarray(x)
     z = np.empty((len(x), *shape(scaler.frame)), np.float32)
     flags = np.empty(len(x), np.uint32)
-    for rows in _blocks(x):
+    for rows in runs(len(x), math.prod(x.shape[1:]), BLOCK):
         z[rows], flags[rows] = _apply(scaler, x[rows], np)
     return z, flags
 
@@ -219,7 +220,7 @@ def _survey(x: np.ndarray, scaler: Scaler) -> _Survey:
     """Extremes of every band, before (lowest, highest) and after (low, high) stretch and resizing."""
     bands = scaler.frame.bands
     least, most, missing = np.full((2, bands), np.inf), np.full((2, bands), -np.inf), 0
-    for rows in _blocks(x):
+    for rows in runs(len(x), math.prod(x.shape[1:]), BLOCK):
         seen = _seen(x[rows], scaler.frame, np)
         finite = np.isfinite(seen)
         missing += int(np.isnan(seen).any(axis=PIXELS).sum())
@@ -227,12 +228,6 @@ def _survey(x: np.ndarray, scaler: Scaler) -> _Survey:
             least[place] = np.minimum(least[place], np.where(good, values, np.inf).min(0).min(0).min(0))
             most[place] = np.maximum(most[place], np.where(good, values, -np.inf).max(0).max(0).max(0))
     return _Survey(least[0], most[0], least[1], most[1], missing)
-
-
-def _blocks(x: np.ndarray) -> Iterator[slice]:
-    """Runs of images."""
-    rows = max(1, BLOCK // max(1, math.prod(x.shape[1:])))
-    return (slice(start, start + rows) for start in range(0, len(x), rows))
 
 
 def _a_band(values: np.ndarray) -> np.ndarray:

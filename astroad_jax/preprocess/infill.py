@@ -22,12 +22,13 @@ round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from astroad_jax.errors import DataError
+from astroad_jax.preprocess.pieces import runs
 
 CHUNK = 2**21  # pixels summed at a time
 BLOCK = 2**18  # pixels filled at a time
@@ -87,8 +88,8 @@ def fit(flux: np.ndarray, good: np.ndarray, components: int = 10, iterations: in
     DataError
         No spectrum to learn from.
     """
-    every = _pieces(np.arange(len(flux)), CHUNK // flux.shape[1])
-    rows = np.concatenate([part[(good[part] & (flux[part] != 0)).any(axis=1)] for part in every] or [np.arange(0)])
+    some = [(good[part] & (flux[part] != 0)).any(axis=1) for part in runs(*flux.shape, CHUNK)]
+    rows = np.flatnonzero(np.concatenate(some or [np.zeros(0, bool)]))
     if not len(rows):
         got = f"{len(flux)} spectra without one"
         raise DataError("nothing to learn the infill of spectra from", expected="a good pixel", got=got, fix="see the flags")
@@ -124,7 +125,9 @@ def fill(basis: Basis, flux: Array, good: Array, xp: Any = np) -> Array:
     if xp is not np:
         return _fill(basis, flux, good, xp)
     filled = np.where(good, flux, 0).astype(np.float32)
-    for rows in _pieces(np.flatnonzero(~good.all(axis=1)), BLOCK // flux.shape[1]):
+    holed = np.flatnonzero(~good.all(axis=1))
+    for part in runs(len(holed), flux.shape[1], BLOCK):
+        rows = holed[part]
         filled[rows] = _fill(basis, flux[rows], good[rows], np)
     return filled
 
@@ -168,7 +171,8 @@ def _start(flux: np.ndarray, good: np.ndarray, rows: np.ndarray) -> tuple[Basis,
     """The mean of good pixels, of spectra scaled to a root mean square of 1 / sqrt(W), no vectors; and pixels ever good."""
     width = flux.shape[1]
     total, count = np.zeros(width), np.zeros(width)
-    for part in _pieces(rows, CHUNK // width):
+    for piece in runs(len(rows), width, CHUNK):
+        part = rows[piece]
         use = good[part]
         x = np.where(use, flux[part], 0).astype(np.float64)
         x *= np.sqrt(use.sum(axis=1) / (width * np.square(x).sum(axis=1)))[:, None]
@@ -190,7 +194,8 @@ def _summed(flux: np.ndarray, good: np.ndarray, rows: np.ndarray, pivot: np.ndar
     """Sums over spectra, filled and of norm 1; the pivot keeps products of float32, added up in float64, precise."""
     width = flux.shape[1]
     first, second = np.zeros(width), np.zeros((width, width))
-    for part in _pieces(rows, CHUNK // width):
+    for piece in runs(len(rows), width, CHUNK):
+        part = rows[piece]
         use = good[part]
         x = np.where(use, flux[part], 0).astype(np.float32)
         x /= np.abs(x).max(axis=1, keepdims=True)
@@ -246,9 +251,3 @@ def _orthonormal(columns: np.ndarray) -> np.ndarray:
         values, turn = np.linalg.eigh(columns.T @ columns)
         columns = columns @ (turn / np.sqrt(np.maximum(values, np.finfo(np.float64).eps)))
     return columns
-
-
-def _pieces(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Runs of row numbers."""
-    size = max(1, size)
-    return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -10,7 +10,6 @@ ivar 0 is one whose flux is not known: whatever is written there is a guess, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from astroad_jax.config import Spectra
 from astroad_jax.errors import DataError
 from astroad_jax.preprocess import resample_flux
+from astroad_jax.preprocess.pieces import runs
 from astroad_jax.preprocess.wavelengths import Pixels, air_to_vacuum, pixels
 
 Array = Any  # of NumPy or of jax.numpy
@@ -31,20 +31,23 @@ NO_REDSHIFT_ROW = 8192
 NO_TARGET = 16384
 UNREADABLE = 32768
 NO_WAVELENGTHS = 65536
+MOSTLY_BAD = 131072
 FLAG_NAMES = {
     NO_REDSHIFT: "no redshift: missing, or not a finite number",
     REDSHIFT_RANGE: "redshift out of range (spectra.z_min, spectra.z_max)",
     LOW_SNR: "median signal-to-noise not above the cut (spectra.snr_min)",
-    NOT_COVERED: "wavelengths do not cover the grid (spectra.low, spectra.high, spectra.coverage)",
+    NOT_COVERED: "wavelengths do not cover the grid (spectra.low, spectra.high, or a lower spectra.coverage such as 0.94)",
     ALL_BAD: "no good pixel on the grid",
     NO_REDSHIFT_ROW: "no row, or rows that contradict each other, in the companion file of redshifts",
     NO_TARGET: "fibre on no target: blank sky, or broken",
     UNREADABLE: "file of this object cannot be read",
-    NO_WAVELENGTHS: "wavelengths missing, or two pixels at one",
+    NO_WAVELENGTHS: "wavelengths missing, no angstroms, or two pixels at one",
+    MOSTLY_BAD: "too few good pixels on the grid (spectra.good)",
 }
 EXCLUDED = sum(FLAG_NAMES)  # of different bits
 BLOCK = 2**17  # pixels that are worked on at a time: bounds the memory, and fits the caches
 ROUNDING = 1e-6  # share of the grid that may be lacking from a full coverage
+FARTHEST = 1e6  # redshift beyond which nothing can be, and numbers overflow
 
 
 class Gridded(NamedTuple):
@@ -54,7 +57,7 @@ class Gridded(NamedTuple):
     ----------
     flux : (N, bins) float32
         Finite everywhere, a guess where ivar is 0; all 0 where a spectrum has nothing on the grid (`ALL_BAD`) or cannot be
-        shifted (no redshift, or one of -1 or less).
+        shifted (no redshift, one of -1 or less, or one beyond 10^6).
     ivar : (N, bins) float32
     snr : (N,) float32
         Median signal-to-noise of the bins with ivar > 0; NaN where there are none.
@@ -79,7 +82,9 @@ def grid_centres(settings: Spectra) -> np.ndarray:
     return (edges[1:] + edges[:-1]) / 2
 
 
-def to_grid(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, z: np.ndarray, settings: Spectra) -> Gridded:
+def to_grid(
+    wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, z: np.ndarray, settings: Spectra, where: str = ""
+) -> Gridded:
     """Bring spectra to the common grid; each result depends on its own spectrum alone.
 
     Parameters
@@ -93,6 +98,8 @@ def to_grid(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, z: np.nd
         Redshifts. Not looked at under ``settings.frame = "observed"``.
     settings : Spectra
         ``Run.spectra``.
+    where : str
+        What errors are to name: the file.
 
     Raises
     ------
@@ -102,25 +109,31 @@ def to_grid(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, z: np.nd
     wave, flux, ivar, z = (np.asarray(values) for values in (wavelength, flux, ivar, z))
     _check_shapes(wave, flux, ivar, z)
     wave = air_to_vacuum(wave) if settings.air else wave
-    place = pixels(wave)
+    place = pixels(wave, where)
     flags, z = check_redshift(z, settings)
-    found = [_block(wave, place, flux, ivar, z, rows, settings) for rows in _blocks(flux.shape)]
+    blocks = runs(max(len(flux), 1), flux.shape[1], BLOCK)  # one, empty, where there are no spectra
+    found = [_block(wave, place, flux, ivar, z, rows, settings) for rows in blocks]
     on_grid, weight, snr, covered = (np.concatenate(parts) for parts in zip(*found))
     lost = np.isnan(z)
     flags |= _flag(NOT_COVERED, (covered < settings.coverage - ROUNDING) & ~lost)
     flags |= _flag(ALL_BAD, np.isnan(snr) & ~lost)
+    flags |= _flag(MOSTLY_BAD, ((weight > 0).mean(axis=1) < settings.good) & ~np.isnan(snr))
     flags |= _flag(LOW_SNR, (snr <= settings.snr_min) & (settings.snr_min > 0))
     return Gridded(on_grid, weight, snr, flags)
 
 
 def check_redshift(z: np.ndarray, settings: Spectra) -> tuple[np.ndarray, np.ndarray]:
-    """Flags ``(N,)`` uint32, and the redshifts to shift by ``(N,)`` float64: NaN where there can be no shift."""
+    """Flags ``(N,)`` uint32, and the redshifts to shift by ``(N,)`` float64: NaN where there can be no shift.
+
+    One beyond `FARTHEST` is out of range whatever the settings.
+    """
     z = np.asarray(z, np.float64)
     if settings.frame == "observed":
         return np.zeros(len(z), np.uint32), np.zeros(len(z))
     known = np.isfinite(z)
-    outside = known & ~((z >= settings.z_min) & (z <= settings.z_max))
-    return _flag(NO_REDSHIFT, ~known) | _flag(REDSHIFT_RANGE, outside), np.where(known & (z > -1), z, np.nan)
+    outside = known & ~((z >= settings.z_min) & (z <= min(settings.z_max, FARTHEST)))
+    possible = known & (z > -1) & (z <= FARTHEST)
+    return _flag(NO_REDSHIFT, ~known) | _flag(REDSHIFT_RANGE, outside), np.where(possible, z, np.nan)
 
 
 def rest_frame(
@@ -133,7 +146,12 @@ def rest_frame(
     say whether it scales the flux; after the unit norm it makes no difference.)
     """
     stretch = 1 + np.asarray(z, np.float64)[:, None]
-    return wavelength / stretch, flux * stretch, ivar / stretch**2
+    return wavelength / stretch, *_stretched(flux, ivar, stretch)
+
+
+def _stretched(flux: np.ndarray, ivar: np.ndarray, stretch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flux per wavelength and its ivar where wavelengths are divided by `stretch` ``(N, 1)``."""
+    return flux * stretch, ivar / stretch**2
 
 
 def bad_pixels(flux: np.ndarray, ivar: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -153,7 +171,7 @@ def interpolate(wavelength: np.ndarray, flux: np.ndarray, bad: np.ndarray) -> np
     bad : (N, W) bool
         A spectrum that is bad everywhere becomes 0.
     """
-    filled = np.where(bad, 0, flux)
+    filled = np.where(bad, 0, flux).astype(np.result_type(flux, np.float32), copy=False)  # guesses are no integers
     holes = np.flatnonzero(bad)
     good = np.flatnonzero(~bad)
     if not len(holes) or not len(good):
@@ -208,14 +226,14 @@ def _block(
         wave, place = wave[rows], Pixels(place.edges[rows], place.gap[rows])
     flux, ivar, z = flux[rows], ivar[rows], z[rows]
     lost = np.isnan(z)
-    shift = np.where(lost, 0.0, z)
+    stretch = 1 + np.where(lost, 0.0, z)[:, None]
     bad = bad_pixels(flux, ivar, place.gap if place.gap.any() else None)
     # The bins go to the observer's frame rather than the pixels to the rest frame: the same overlaps, and pixels that all
     # spectra share stay shared.
-    grid = grid_edges(settings) * (1 + shift[:, None])
+    grid = grid_edges(settings) * stretch
     whole = interpolate(wave, flux, bad)
     made = resample_flux.resample(whole, np.where(bad, 0, ivar), place.edges, grid)
-    _, mean, weight = rest_frame(grid[:, 1:], made.flux, made.ivar, shift)
+    mean, weight = _stretched(made.flux, made.ivar, stretch)
     empty = (lost | ~(weight > 0).any(axis=1))[:, None]
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and flagged when it is scaled
         mean, weight = (np.where(empty, 0, values).astype(np.float32) for values in (mean, weight))
@@ -229,12 +247,6 @@ def _covered(made: resample_flux.Resampled, place: Pixels, grid: np.ndarray) -> 
         holes = np.broadcast_to(np.where(place.gap, np.diff(place.edges), 0.0), (len(grid), place.gap.shape[-1]))
         covered = covered - resample_flux.integral(holes, resample_flux.cut(place.edges, grid)).sum(axis=1)
     return covered / (grid[:, -1] - grid[:, 0])
-
-
-def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Runs of spectra; one, empty, where there are none."""
-    rows = max(1, BLOCK // max(1, shape[1]))
-    return (slice(start, start + rows) for start in range(0, max(shape[0], 1), rows))
 
 
 def _flag(bit: int, rows: np.ndarray) -> np.ndarray:
