@@ -177,14 +177,20 @@ def _train(chosen: Any, out: Path) -> None:
 @app.command()
 def score(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory of a trained model")],
-    inputs: Annotated[list[str], typer.Argument(metavar="FILE...", help="tables to score")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="tables, directories of them, quoted patterns, HATS catalogues"),
+    ],
     out: Annotated[Path, typer.Option("--out", help="score directory")] = Path("scores"),
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="such as data.id=name or score.batch_size=512")
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Score tables to Parquet, one file each; files already scored are left alone."""
+    """Score tables to Parquet, one file each; files already scored are left alone.
+
+    Stopped or killed, the same command goes on; astroad status tells how far it is.
+    """
     with _errors(debug):
         from astroad_jax.app import bundle, scoring
         from astroad_jax.app.launch import is_primary, join_cluster
@@ -195,7 +201,7 @@ def score(
             return
         print(f"rows {report.rows}  scored {report.scored}  null {report.null}  quarantined {len(report.quarantined)} files")
         if report.skipped:
-            print(f"{report.skipped} of {len(inputs)} inputs were scored before and left as they are")
+            print(f"{report.skipped} inputs were scored before and left as they are")
         for flag, count in report.flags.items():
             print(f"flag {flag:3d}  {count} rows: {scoring.FLAG_NAMES[flag]}")
         if report.earlier:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -41,7 +42,10 @@ def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path,
     if (Path(out) / "checkpoints").exists():
         raise DataError("this directory holds a run", where=str(out), fix="choose another for the scores (--out)")
     scorer = model.scorer(progress=progress)
-    partitions = [partition(model, source) for source in sources]
+    partitions = plan(model, sources)
+    if progress:
+        size = sum(item.size for item in partitions) / 1e9
+        print(f"{len(partitions)} inputs, {size:.3g} GB; the bar estimates the time", file=sys.stderr)
     p_value = model.p_value
     return catalog.score_catalog(
         scorer,
@@ -55,13 +59,31 @@ def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path,
     )
 
 
-def partition(model: Bundle, source: data.Source | str | Path) -> catalog.Partition:
+def plan(model: Bundle, sources: Sequence[data.Source | str | Path]) -> list[catalog.Partition]:
+    """Partitions of the inputs; a directory of tables, a pattern or a HATS catalogue is as many as it has files.
+
+    Raises
+    ------
+    DataError
+        A directory or pattern without any.
+    """
+    images, found = len(model.schema.raw_shape) == 3, []
+    for source in sources:
+        if isinstance(source, data.Source):
+            found.append(partition(model, source))
+        else:
+            found += [partition(model, path, name) for name, path in data.spread(source, images=images)]
+    return found
+
+
+def partition(model: Bundle, source: data.Source | str | Path, name: str = "") -> catalog.Partition:
     """An input's preprocessed objects, without opening it: what is wrong with it then concerns its partition alone."""
     if isinstance(source, data.Source):
         path = files.canonical(source.path)
         return catalog.Partition(source.name, path, lambda: _chunks(model, source), _stamps(model, path))
-    path, name = files.canonical(source), data.partition_of(source)
-    return catalog.Partition(name, path, lambda: _chunks(model, _open(model, path)), _stamps(model, path))
+    path, name = files.canonical(source), name or data.partition_of(source)
+    size = os.path.getsize(path) if os.path.isfile(path) else 0
+    return catalog.Partition(name, path, lambda: _chunks(model, _open(model, path)), _stamps(model, path), size)
 
 
 def _open(model: Bundle, path: str) -> data.Source:

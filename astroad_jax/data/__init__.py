@@ -37,6 +37,7 @@ __all__ = [
     "partition_of",
     "read_table",
     "spectra_format",
+    "spread",
     "stream_tables",
 ]
 
@@ -166,6 +167,15 @@ def _options(path: str, format: str, size: int) -> dict[str, int]:
             fix="set data.size = 0; preprocess.size resizes images of any format",
         )
     return {"size": size} if size else {}
+
+
+def spread(path: str | Path, *, images: bool = False) -> list[tuple[str, str]]:
+    """Names and paths of the inputs behind a directory, a pattern or a HATS catalogue (`inputs.spread`).
+
+    What is one input itself is its own, by the name of `partition_of`.
+    """
+    several = importlib.import_module("astroad_jax.data.inputs").spread(str(path), tuple(_SUFFIXES), images=images)
+    return [tuple(item) for item in several] or [(partition_of(path), str(path))]
 
 
 def partition_of(path: str | Path) -> str:

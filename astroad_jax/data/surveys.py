@@ -53,13 +53,18 @@ def open_spectra(path: str, format: str, settings: Spectra | None) -> Source:
         As the format's reader; no such files, or files whose columns differ.
     """
     settings, several = _known(settings or Spectra(), path, format), is_pattern(path) or os.path.isdir(path)
-    files = [file for file in _files(path) if _belongs(file, format)] if several else [path]
+    files = files_of(path, format) if several else [path]
     if not files:
         raise DataError("no file here holds such spectra", where=path, expected=format, got="none", fix="check the path")
     if format in ONE_OBJECT:
         return ONE_OBJECT[format](path, files, settings)
     sources = [MANY_OBJECTS[format](file, settings) for file in files]
     return joined(path, sources) if several else sources[0]
+
+
+def files_of(path: str, format: str) -> list[str]:
+    """Files of a directory or pattern that may hold spectra of a format, sorted."""
+    return [file for file in _files(path) if _belongs(file, format)]
 
 
 def _known(settings: Spectra, path: str, format: str) -> Spectra:
