@@ -311,5 +311,6 @@ def test_a_simulation_needs_something_to_find():
     features, score, _ = sample(10)
     with pytest.raises(DataError, match="no wanted object"):
         active.simulate(features, score, np.zeros(10, bool), labels_per_round=1, rounds=1, seed=0)
-    with pytest.raises(DataError, match="below 1"):
+    with pytest.raises(DataError, match="below 1") as error:
         active.simulate(features, score, np.ones(10, bool), labels_per_round=0, rounds=1, seed=0)
+    assert error.value.fix

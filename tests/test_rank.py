@@ -263,6 +263,7 @@ def test_mistakes_are_explained_and_store_nothing(home, objects, here, case):
     ended = rank(home, *[word.format(id=objects.ids[0], home=home) for word in words])
     assert ended.code == errors.EXIT_INPUT, ended
     assert expected in ended.err
+    assert "fix: " in ended.err
     assert "Traceback" not in ended.err
     assert not list(here.iterdir())
 
@@ -520,8 +521,9 @@ def test_what_portraits_say(tmp_path, monkeypatch, x, options, words):
     ],
 )
 def test_portraits_of_nothing(tmp_path, x, options, words):
-    with pytest.raises(errors.DataError, match=words):
+    with pytest.raises(errors.DataError, match=words) as error:
         portraits.portrait(tmp_path / "p.png", x, **options)
+    assert error.value.fix
 
 
 def test_images_are_ranked_and_drawn(tmp_path, monkeypatch):

@@ -146,8 +146,9 @@ NAN = np.full((3, 2), np.nan)
     ],
 )
 def test_ways_that_cannot_be_gone(call, named):
-    with pytest.raises(DataError, match=named):
+    with pytest.raises(DataError, match=named) as error:
         call()
+    assert error.value.fix
 
 
 def test_a_spine_of_two_objects_takes_all_of_the_cloud():
@@ -208,8 +209,9 @@ def test_figure(name, tmp_path):
     ],
 )
 def test_what_cannot_be_drawn_is_said(draw, named, tmp_path):
-    with pytest.raises(DataError, match=named):
+    with pytest.raises(DataError, match=named) as error:
         draw(tmp_path / "figure.png")
+    assert error.value.fix
     assert not list(tmp_path.iterdir())
 
 
