@@ -257,6 +257,7 @@ def streamed(settings: Settings) -> list[Row]:
 def isolation(settings: Settings) -> list[Row]:
     """Microseconds per object of the local outlier factor, and its memory in MiB, at growing numbers of objects."""
     rows = []
+    outliers.lof_of_sample(np.random.default_rng(1).standard_normal((50, settings.latent)))  # imports what it needs
     for count in settings.lof:
         codes = np.random.default_rng(0).standard_normal((count, settings.latent), np.float32)
         turns = settings.repeats if count <= 10_000 else 1
