@@ -268,7 +268,9 @@ def evaluate(
 def rank(
     scores: Annotated[list[Path], typer.Argument(metavar="SCORES...", help="score directories")],
     run: Annotated[Path, typer.Option("--run", help="run directory of the model that made the scores")],
-    labels: Annotated[Path, typer.Option("--labels", metavar="FILE", help="where labels are kept")] = Path("labels.sqlite"),
+    labels: Annotated[
+        Path, typer.Option("--labels", metavar="FILE", help="where labels are kept; a table without ids needs its own")
+    ] = Path("labels.sqlite"),
     top: Annotated[int | None, typer.Option("--top", min=1, help="objects to show, or to export, at most")] = None,
     every: Annotated[int, typer.Option("--every", min=1, help="labels after which all is ranked anew")] = 10,
     pictures: Annotated[Path, typer.Option("--pictures", metavar="DIR", help="for the pictures")] = Path("pictures"),
@@ -279,7 +281,7 @@ def rank(
     export: Annotated[
         Path | None, typer.Option("--export", metavar="FILE", help="write the ranking (.parquet or .csv) without asking")
     ] = None,
-    by: Annotated[str, typer.Option("--by", metavar="COLUMN", help="of the score files: what is strange")] = "score",
+    by: Annotated[str, typer.Option("--by", metavar="COLUMN", help="of the score files, or lof, or combined")] = "score",
     scale: Annotated[str, typer.Option("--scale", help="minmax, or rank where a few scores dwarf all others")] = "minmax",
     who: Annotated[str, typer.Option("--who", metavar="NAME", help="kept with each label")] = "",
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="as astroad score had it")] = None,
@@ -295,7 +297,7 @@ def rank(
         ranking.check(scale, export)
         given = [asking.given(text) for text in label or []]
         silent = bool(given) or export is not None
-        asking.check_terminal(silent or sys.stdin.isatty())
+        asking.check_terminal(silent or (sys.stdin is not None and sys.stdin.isatty()))
         model = bundle.load(run, settings or [])
         objects = ranking.open_objects(model, scores, by)
         options = asking.Options(labels, None if blind else pictures, every, top, scale, who or os.environ.get("USER", ""))

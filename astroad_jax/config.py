@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -23,6 +23,7 @@ class Frozen(BaseModel):
     """Base of every configuration model: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    VARYING: ClassVar[tuple[str, ...]] = ()  # keys whose default another key's value changes
 
 
 class Data(Frozen):
@@ -198,6 +199,8 @@ def parse(model: type[M], values: dict[str, Any], where: str) -> M:
 def _explain(model: type[BaseModel], item: Any) -> str:
     """One pydantic problem in a sentence."""
     key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "value_error" and isinstance(item["input"], dict):  # of a whole table, in its own words
+        return ": ".join(filter(None, [key, item["msg"].removeprefix("Value error, ")]))
     if item["type"] != "extra_forbidden":
         return f"{key} = {item['input']!r}: {item['msg'].lower()}"
     for part in item["loc"][:-1]:

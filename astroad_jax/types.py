@@ -50,6 +50,8 @@ class Stage(NamedTuple):
     watch : (rows) -> str, optional
         Complaint about the metrics logged so far (one dictionary of floats per logged window), ``""`` where all is well.
         The loop warns of a new complaint and goes on: a generator may recover.
+    held_out : bool
+        The stage looks at the held-out rows of its batches (``valid``, see `Feed`) while it trains.
     plain : bool
         The stage counts rows rather than learns from them (a mean, a ratio): it gets plain passes over the data, every
         row once an epoch, whatever balancing the training asks for.
@@ -62,6 +64,7 @@ class Stage(NamedTuple):
     validate: Callable[[State, Batch], jax.Array] | None = None
     watch: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
     plain: bool = False
+    held_out: bool = False
 
 
 class Search(NamedTuple):

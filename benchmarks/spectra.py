@@ -7,22 +7,28 @@ resample  `preprocess.spectra.to_grid` on spectra of DESI's length, each with it
           alone, one spectrum at a time (in its compiled form too, where numba is there).
 infill    `preprocess.infill.fit` and `fill` on spectra of which half have bad pixels. The peer is the plain loop: a full
           SVD in every round, and least squares spectrum by spectrum.
-growth    Cost of the fit per spectrum as their number grows, and what it holds in memory beside the data.
+growth    Cost of the infill's fit per spectrum as their number grows, and what it holds in memory beside the data.
+stream    Cost of resampling as the number grows, in pieces, so that the memory is that of a piece however many there are:
+          the same fluxes, each time at other redshifts.
+lof       `analysis.outliers.lof_of_sample` on codes of ten dimensions as their number grows, and its memory beside them.
 
 Keys: cases=["resample"], batches=[1,16,256], pixels=7781, bins=1000, spectra=2 (that the peer resamples a call),
-rows=[2000,10000], rounds=2 (of the infill against the loop), components=10, iterations=20, grow=[1000,10000,50000],
-repeats=5, peer=true.
+rows=[2000,10000], rounds=2 (of the infill against the loop), components=10, iterations=20,
+grow=[1000,10000,50000,200000], stream=[1000,10000,200000,1000000], piece=2048, lof=[1000,10000,200000], latent=10,
+repeats=5, peer=true. The last sizes of grow, stream and lof take minutes each.
 """
 
 from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from astroad_jax.analysis import outliers
 from astroad_jax.config import Frozen, Spectra
 from astroad_jax.preprocess import infill, spectra
 from benchmarks import common
@@ -35,7 +41,7 @@ LOOP = "full SVD and least squares row by row"
 class Settings(Frozen):
     """What may be set on the command line."""
 
-    cases: tuple[str, ...] = ("resample", "infill", "growth")
+    cases: tuple[str, ...] = ("resample", "infill", "growth", "stream", "lof")
     batches: tuple[int, ...] = (1, 16, 256)
     pixels: int = 7781
     bins: int = 1000
@@ -44,12 +50,19 @@ class Settings(Frozen):
     rounds: int = 2
     components: int = 10
     iterations: int = 20
-    grow: tuple[int, ...] = (1000, 10_000, 50_000)
+    grow: tuple[int, ...] = (1000, 10_000, 50_000, 200_000)
+    stream: tuple[int, ...] = (1000, 10_000, 200_000, 1_000_000)
+    piece: int = 2048
+    lof: tuple[int, ...] = (1000, 10_000, 200_000)
+    latent: int = 10
     repeats: int = 5
     peer: bool = True
 
 
-SMOKE = {"batches": (1, 16), "bins": 100, "pixels": 778, "rows": (200,), "grow": (200, 400), "iterations": 3, "repeats": 2}
+SMOKE = {
+    "batches": (1, 16), "bins": 100, "pixels": 778, "rows": (200,), "grow": (200, 400), "iterations": 3, "repeats": 2,
+    "stream": (8, 40), "piece": 16, "lof": (200, 400),
+}  # fmt: skip
 
 
 def survey(count: int, pixels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -199,14 +212,60 @@ def growth(settings: Settings) -> list[Row]:
         flux, good = family(count, settings.bins)
         fit = lambda flux=flux, good=good: infill.fit(flux, good, settings.components, settings.iterations)  # noqa: E731
         seconds = _timed({"fit": fit}, max(1, settings.repeats // 2))[0]["fit"]
-        tracemalloc.start()
-        infill.fit(flux, good, settings.components, 1)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        with _traced() as peak:
+            infill.fit(flux, good, settings.components, 1)
         case = f"infill {count} x {settings.bins}, {settings.iterations} rounds"
         rows.append(row(NAME, case, "fit per spectrum", "ms", common.spread(np.array(seconds) / count * 1e3)))
-        rows.append(row(NAME, case, "memory beside the data", "MiB", Spread(peak / 2**20, 0.0)))
+        rows.append(row(NAME, case, "memory beside the data", "MiB", Spread(peak[0], 0.0)))
         rows.append(row(NAME, case, "data", "MiB", Spread((flux.nbytes + good.nbytes) / 2**20, 0.0)))
+    return rows
+
+
+@contextmanager
+def _traced() -> Iterator[list[float]]:
+    """Highest memory, in MiB, that is held beside what there was: the one entry of the list, once it is over."""
+    found: list[float] = []
+    tracemalloc.start()
+    try:
+        yield found
+        found.append(tracemalloc.get_traced_memory()[1] / 2**20)
+    finally:
+        tracemalloc.stop()
+
+
+def streamed(settings: Settings) -> list[Row]:
+    """Microseconds per spectrum, piece by piece, as their number grows; and the memory that a piece takes."""
+    grid, rng, rows = Spectra(bins=settings.bins), np.random.default_rng(0), []
+    wavelength, flux, ivar, _ = survey(min(settings.piece, max(settings.stream)), settings.pixels)
+
+    def resampled(size: int) -> float:
+        start = time.perf_counter()
+        spectra.to_grid(wavelength, flux[:size], ivar[:size], rng.uniform(0, 0.3, size), grid)
+        return (time.perf_counter() - start) / size * 1e6
+
+    resampled(len(flux))
+    for count in settings.stream:
+        sizes = [min(settings.piece, count - start) for start in range(0, count, settings.piece)]
+        each = [resampled(size) for size in (sizes if len(sizes) > 1 else sizes * settings.repeats)]
+        case = f"resample {settings.pixels} to {settings.bins}, {count} in pieces of {settings.piece}"
+        rows.append(row(NAME, case, "time per spectrum", "us", common.spread(each)))
+    with _traced() as peak:
+        resampled(len(flux))
+    return [*rows, row(NAME, case, "memory beside a piece's data", "MiB", Spread(peak[0], 0.0))]
+
+
+def isolation(settings: Settings) -> list[Row]:
+    """Microseconds per object of the local outlier factor, and its memory in MiB, at growing numbers of objects."""
+    rows = []
+    outliers.lof_of_sample(np.random.default_rng(1).standard_normal((50, settings.latent)))  # imports what it needs
+    for count in settings.lof:
+        codes = np.random.default_rng(0).standard_normal((count, settings.latent), np.float32)
+        turns = settings.repeats if count <= 10_000 else 1
+        with _traced() as peak:  # few and large arrays: to trace them costs no time
+            seconds = _timed({"lof": lambda codes=codes: outliers.lof_of_sample(codes)}, turns)[0]["lof"]
+        case = f"local outlier factor, {count} x {settings.latent}"
+        rows.append(row(NAME, case, "time per object", "us", common.spread(np.array(seconds) / count * 1e6)))
+        rows.append(row(NAME, case, "memory beside the data", "MiB", Spread(peak[0], 0.0)))
     return rows
 
 
@@ -220,7 +279,13 @@ def _against(case: str, metric: str, unit: str, mine: Spread, peers: dict[str, S
     ]
 
 
-CASES: dict[str, Callable[[Settings], list[Row]]] = {"resample": resample, "infill": filled_in, "growth": growth}
+CASES: dict[str, Callable[[Settings], list[Row]]] = {
+    "resample": resample,
+    "infill": filled_in,
+    "growth": growth,
+    "stream": streamed,
+    "lof": isolation,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> list[Row]:

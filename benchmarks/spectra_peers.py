@@ -41,15 +41,21 @@ class Autoencoder:
         self.unit = state.encoder["params"]["Dense_0"]["kernel"].shape[0] ** -0.5
         self.centre = torch.from_numpy(np.array(state.centre)).to(device())
         self.opt = torch.optim.Adam(values, lr=config.learning_rate)
+        patience = max(config.plateau - 1, 0)  # there the rate falls once more than `patience` epochs brought nothing
+        self.rule = torch.optim.lr_scheduler.ReduceLROnPlateau(self.opt, factor=0.1, patience=patience, threshold=0.0)
+        self.steps = 0
 
     def flux(self, code: Tensor) -> Tensor:
         """Spectra ``(B, W)`` of codes."""
         return self.unit * (self.centre + self.decoder(code))
 
-    def loss(self, x: Tensor) -> Tensor:
-        """The negative evidence lower bound of spectra ``(B, 2, W)``, averaged over them, at one draw of the code."""
+    def loss(self, x: Tensor, drawn: bool = True) -> Tensor:
+        """The negative evidence lower bound of spectra ``(B, 2, W)``, averaged over them, at one draw of the code.
+
+        Not drawn: at the code's mean instead.
+        """
         mean, log_var = self.encoder(x[:, 0] / self.unit - self.centre).chunk(2, dim=1)
-        code = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
+        code = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean) if drawn else mean
         cost = 0.5 * (x[:, 1] * (x[:, 0] - self.flux(code)).square()).sum(1)
         return (cost + self.config.beta * _divergence(mean, log_var)).mean()
 
@@ -61,16 +67,33 @@ class Autoencoder:
         self.opt.step()
         return loss.detach()
 
-    def train(self, x: np.ndarray, batch: int, steps: int, fetch: int) -> tuple[float, list[float]]:
-        """Seconds of `steps` updates on rows that lie on the device, and their losses, fetched every `fetch` steps."""
+    def validate(self, x: Tensor) -> Tensor:
+        """The loss of held-out spectra, dropout off, at the mean of the code."""
+        self.encoder.eval(), self.decoder.eval()
+        with torch.inference_mode():
+            value = self.loss(x, drawn=False)
+        self.encoder.train(), self.decoder.train()
+        return value
+
+    def train(
+        self, x: np.ndarray, batch: int, steps: int, fetch: int, valid: np.ndarray | None = None
+    ) -> tuple[float, list[float]]:
+        """Seconds of `steps` updates on rows that lie on the device, and their losses, fetched every `fetch` steps.
+
+        With held-out rows, the learning rate goes by their loss after every epoch.
+        """
         self.encoder.train(), self.decoder.train()
         rows, held, losses = torch.from_numpy(x).to(device()), [], []
+        held_out = None if valid is None else torch.from_numpy(valid).to(device())
         orders = (torch.randperm(len(rows), device=device()).split(batch)[: len(rows) // batch] for _ in itertools.count())
         batches = itertools.chain.from_iterable(orders)
         synchronise()
         start = time.perf_counter()
         for index in itertools.islice(batches, steps):
             held.append(self.step(rows[index]))
+            self.steps += 1
+            if held_out is not None and self.steps % (len(rows) // batch) == 0:
+                self.rule.step(self.validate(held_out))
             if len(held) == fetch:
                 losses += torch.stack(held).tolist()
                 held = []

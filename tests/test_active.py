@@ -191,8 +191,9 @@ def test_the_loop_stores_each_label_before_the_next_and_ranks_anew():
         on_rank=lambda rows: events.append(("next", rows.tolist())),
     )
     assert seen == [0, 2, 3, 7, 6, 5]  # row 1 had a label; then from the end, without the skipped row 2
-    assert events[:6] == [("next", [0, 2]), ("ask", 0), ("label", 0, 5), ("ask", 2), ("ask", 3), ("label", 3, 0)]
-    assert events[6] == ("next", [7, 6])
+    assert events[:4] == [("next", [0, 2]), ("ask", 0), ("label", 0, 5), ("ask", 2)]
+    assert events[4:7] == [("next", [3, 4]), ("ask", 3), ("label", 3, 0)]
+    assert events[7] == ("next", [7, 6])
     assert ended[1:] == (6, 4, 1, 3, True)
     assert ended.labels.tolist() == [5, 4, -1, 0, -1, -1, 2, 3]
     assert start[0] == -1
@@ -213,6 +214,35 @@ def test_the_loop_ends_with_the_objects_or_at_the_limit(given, limit, expected):
     ended = active.session(by_number, np.full(3, -1), ask, lambda *_: None, every=2, limit=limit)
     assert (ended.asked, ended.given, ended.skipped) == expected
     assert not ended.stopped
+
+
+@pytest.mark.parametrize(
+    ("given", "limit", "expected"),
+    [
+        ([SKIP] * 7, None, [[0, 1, 2], [3, 4, 5], [6]]),
+        ([SKIP] * 7, 5, [[0, 1, 2], [3, 4]]),
+        ([SKIP, 1, 1, SKIP, 1, 1, 1], None, [[0, 1, 2], [3, 4, 5], [5, 6]]),
+        ([SKIP, SKIP, STOP], None, [[0, 1, 2]]),
+    ],
+)
+def test_what_comes_next_is_said_before_it_is_asked(given, limit, expected):
+    """In groups, though nothing is ranked anew while objects are passed over."""
+    told, (_, ask) = [], answers(*given)
+
+    def asked(row):
+        assert row in told[-1]
+        return ask(row)
+
+    active.session(
+        by_number,
+        np.full(7, -1),
+        asked,
+        lambda *_: None,
+        every=3,
+        limit=limit,
+        on_rank=lambda rows: told.append(rows.tolist()),
+    )
+    assert told == expected
 
 
 @pytest.mark.parametrize("bad", [6, -1, "yes"])
@@ -281,5 +311,6 @@ def test_a_simulation_needs_something_to_find():
     features, score, _ = sample(10)
     with pytest.raises(DataError, match="no wanted object"):
         active.simulate(features, score, np.zeros(10, bool), labels_per_round=1, rounds=1, seed=0)
-    with pytest.raises(DataError, match="below 1"):
+    with pytest.raises(DataError, match="below 1") as error:
         active.simulate(features, score, np.ones(10, bool), labels_per_round=0, rounds=1, seed=0)
+    assert error.value.fix

@@ -167,6 +167,16 @@ def test_a_validation_part_without_rows_is_refused(tmp_path, options):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("options", [[], ["data.stream=true"]])
+@pytest.mark.parametrize("method", [["method.name=autoencoder"], ["method.name=mcdsvdd"], [*PLATEAU, "method.plateau=0"]])
+def test_validation_rows_that_nothing_would_look_at_are_refused(tmp_path, method, options):
+    path = runs.table(tmp_path / "sky.parquet", runs.survey())
+    chosen = settings(*method, "data.validation_fraction=0.25", f"data.path={path}", *options)
+    with pytest.raises(ConfigError, match="nothing would look at the validation rows"):
+        training.train(data.open_source(path), chosen, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # Streaming
 
 

@@ -70,6 +70,7 @@ def test_inspect_says_grid_and_reasons(tmp_path):
     suggested = config.load(written)
     assert (suggested.spectra.bins, suggested.spectra.z_max) == (24, 0.28)
     assert suggested.method == {"name": "vae", "likelihood": "ivar"}
+    assert (suggested.data.validation_fraction, suggested.train.batch_size, suggested.train.epochs) == (0.25, 512, 50)
 
 
 def test_training_leaves_flagged_objects_out(trained, tmp_path, caplog):

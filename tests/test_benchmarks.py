@@ -154,7 +154,7 @@ def test_both_sides_move_the_critic_alike():
 
 def test_both_sides_train_and_score_spectra_alike():
     """Same weights: the same scores, but for the draws; and from there losses that fall as far."""
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
     from benchmarks import spectra_peers, spectra_vae
 
     settings = spectra_vae.Settings(**{**spectra_vae.SMOKE, "rows": 256, "samples": 2000})
@@ -163,6 +163,8 @@ def test_both_sides_train_and_score_spectra_alike():
     x = spectra_vae.spectra(settings.rows, settings.pixels)
     score = jax.jit(method.score)
     mine = [score(jax.random.key(0), state, {"x": row}) for row in x[:5]]
+    expected = method.stages[0].validate(state, {"x": x})
+    np.testing.assert_allclose(theirs.validate(torch.from_numpy(x)), expected, rtol=1e-4)
     for name, values in theirs.score(x[:5]).items():
         rtol = 0.15 if name == "probability" else 1e-4
         np.testing.assert_allclose([found[name] for found in mine], values, rtol=rtol, err_msg=name)
@@ -172,6 +174,38 @@ def test_both_sides_train_and_score_spectra_alike():
     _, others = theirs.train(x, settings.batch, 300, 20)
     assert losses[-1] < 0.7 * losses[0]
     assert losses[-1] == pytest.approx(np.mean(others[-20:]), rel=0.3)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_peer_starts_where_the_training_does(seed):
+    """A training of one step that changes nothing ends with what the peer is given."""
+    from benchmarks import spectra_vae
+
+    settings = spectra_vae.Settings(**spectra_vae.SMOKE)
+    method = spectra_vae.vae.build(spectra_vae.config(settings, 1), spectra_vae.plan(settings, 1))
+    feed = spectra_vae.feed_of(settings)
+    assert len(feed.data["valid"]["x"]) == len(feed.data["x"]) // 3
+    still = method.stages[0]._replace(step=lambda key, state, batch: (state, {"loss": state.opt.value}))
+    done = train.fit(method._replace(stages=(still,)), feed, seed=seed)
+    for ours, theirs in zip(*map(jax.tree.leaves, (done.state, spectra_vae.starting(method, feed)(seed)))):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_the_peers_rate_falls_as_ours_does():
+    """After so many epochs without improvement, each ended by a pass over the held-out rows."""
+    pytest.importorskip("torch")
+    from benchmarks import spectra_peers, spectra_vae
+
+    settings = spectra_vae.Settings(**spectra_vae.SMOKE)
+    config, feed = spectra_vae.config(settings, 1), spectra_vae.feed_of(settings)
+    method = spectra_vae.vae.build(config, spectra_vae.plan(settings, 1))
+    theirs = spectra_peers.Autoencoder(config, jax.device_get(spectra_vae.starting(method, feed)(0)))
+    theirs.validate = lambda x: 1.0
+    x, valid, rates = feed.data["x"], feed.data["valid"]["x"], []
+    for _ in range(2 * config.plateau + 1):
+        theirs.train(x, settings.batch, len(x) // settings.batch, 1, valid)
+        rates.append(theirs.opt.param_groups[0]["lr"] / config.learning_rate)
+    np.testing.assert_allclose(rates, [1] * config.plateau + [0.1] * config.plateau + [0.01], rtol=1e-6)
 
 
 def test_multiplications_of_the_papers_networks():

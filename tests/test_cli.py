@@ -208,6 +208,22 @@ def test_keys_are_a_configuration_of_defaults_that_says_what_each_means(method, 
     assert {key for _, key in silent} <= {"name"}
 
 
+@pytest.mark.parametrize("likelihood", ["fixed", "ivar", "learnt"])
+def test_editing_one_key_leads_to_the_network_that_goes_with_it(likelihood, tmp_path):
+    """Defaults that another key changes are shown, not set."""
+    text = runs.astroad("keys", "vae").out
+    assert "# hidden = [512, 256, 128]\n" in text
+    (tmp_path / "run.toml").write_text(text.replace('likelihood = "fixed"', f'likelihood = "{likelihood}"'))
+    chosen = configure(config.load(tmp_path / "run.toml").method)
+    assert chosen == configure({"name": "vae", "likelihood": likelihood})
+
+
+def test_keys_say_what_they_may_be():
+    text = runs.astroad("keys", "vae").out
+    assert "# (weighted_mse | probability) of spectra: which score is the score\n# score_by =" in text
+    assert "# (rest | observed) frame of the grid" in text
+
+
 def test_keys_of_no_method():
     ended = runs.astroad("keys", "fanogram")
     assert ended.code == errors.EXIT_INPUT

@@ -25,6 +25,7 @@ WRONG = {
     "method is no table": ('method = "vae"\n', ["method = 'vae'"]),
     "unknown choice": ('[preprocess]\nscale = "log"\n', ["preprocess.scale = 'log'", "'quantile'"]),
     "out of range": ("[data]\ntest_fraction = 1.0\n", ["data.test_fraction = 1.0"]),
+    "keys of a table at odds": ("[spectra]\nlow = 5000\nhigh = 4000\n", ["got: spectra: high must be above low"]),
     "broken": ("[train\n", ["not valid TOML", "line 1"]),
     "not text": (b"\xff\xfe\x00", ["no readable text file", "UTF-8"]),
 }
@@ -53,6 +54,13 @@ def test_unknown_hyper_parameter(name):
     with pytest.raises(ConfigError, match="did you mean 'latent'") as error:
         configure({"name": name, "lateent": 2})
     assert error.value.where == "method"
+
+
+def test_keys_of_a_method_at_odds_are_said_in_words():
+    with pytest.raises(ConfigError) as error:
+        configure({"name": "vae", "likelihood": "ivar", "sigma": 0.5})
+    assert "got: sigma is the fixed likelihood's" in str(error.value)
+    assert "{" not in str(error.value)
 
 
 @pytest.mark.parametrize("values", [{"name": "mcsvdd"}, {}])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astroad_jax.app import labels
+from astroad_jax.app import label_file, labels
 from astroad_jax.errors import BusyError, CorruptError, DataError, MismatchError, StorageError
 from tests import runs
 
@@ -68,8 +68,28 @@ def test_history_is_kept_and_the_latest_counts(tmp_path):
     assert pa.table(held).num_rows == 5  # columns of any table
 
 
-def test_an_empty_call_makes_no_file(tmp_path):
-    labels.append(tmp_path / "labels.sqlite", np.array([], str), np.array([], int))
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"who": np.str_("ada")},
+        {"at": np.str_("2024-01-01T00:00:00+00:00")},
+        {"comment": np.str_("double")},
+        {"comment": np.array(["one", "two"])},
+    ],
+)
+def test_strings_of_numpy_are_strings(tmp_path, words):
+    """The digest of what is written is that of what is read."""
+    path = tmp_path / "labels.sqlite"
+    labels.append(path, np.array(["a", "b"]), np.array([5, 0]), **words)
+    labels.append(path, np.array(["c"]), np.array([1]))
+    held = labels.history(path)
+    for name, expected in words.items():
+        np.testing.assert_array_equal(held[name][:2], np.broadcast_to(expected, 2))
+
+
+@pytest.mark.parametrize("ids", [np.array([], str), np.array([], int), np.array([]), []])
+def test_an_empty_call_makes_no_file(tmp_path, ids):
+    labels.append(tmp_path / "labels.sqlite", ids, np.array([], int))
     assert not list(tmp_path.iterdir())
     with pytest.raises(DataError, match="no such label file"):
         labels.latest(tmp_path / "labels.sqlite")
@@ -84,6 +104,8 @@ def test_an_empty_call_makes_no_file(tmp_path):
         ([1], [2.5], "outside their range"),
         ([1.0], [2], "integers or text"),
         ([1, 2], [2], "one label an object"),
+        (1, 2, "one label an object"),
+        ([], [2], "one label an object"),
         (["\udcff.png"], [2], "UTF-8"),
     ],
 )
@@ -92,6 +114,46 @@ def test_what_is_no_label_is_refused_whole(tmp_path, ids, label, words):
     with pytest.raises(DataError, match=words):
         labels.append(path, np.array(ids), np.array(label))
     assert not path.exists()
+
+
+@pytest.mark.parametrize("comment", [["one"], ["one", "two", "three"], []])
+def test_comments_of_another_number_are_refused(tmp_path, comment):
+    path = tmp_path / "labels.sqlite"
+    with pytest.raises(DataError, match="comments do not fit"):
+        labels.append(path, np.array([1, 2]), np.array([1, 2]), comment=comment)
+    assert not path.exists()
+
+
+NEGATIVE, GREAT = np.array([-1]), np.array([2**63], np.uint64)
+
+
+@pytest.mark.parametrize(("first", "second"), [(NEGATIVE, GREAT), (GREAT, NEGATIVE)])
+def test_integers_that_no_array_holds_together_are_refused(tmp_path, first, second):
+    path = tmp_path / "labels.sqlite"
+    labels.append(path, first, np.array([1]))
+    labels.append(path, np.array([7]), np.array([2]))
+    with pytest.raises(MismatchError, match="another type"):
+        labels.append(path, second, np.array([3]))
+    assert pairs(path) == {int(first[0]): 1, 7: 2}
+
+
+@pytest.mark.parametrize(("first", "second"), [("/a.csv", "/b.csv"), ("/a.csv", ""), ("", "/b.csv")])
+def test_row_numbers_are_those_of_one_table(tmp_path, first, second):
+    path, ids = tmp_path / "labels.sqlite", np.arange(3)
+    labels.append(path, ids[:1], np.array([5]), table=first)
+    labels.append(path, ids[1:2], np.array([4]), table=first)
+    held = labels.latest(path)
+    assert held.table == first
+    assert labels.matched(held, ids, table=first)[0].tolist() == [5, 4, -1]
+    for call in (
+        lambda: labels.append(path, ids[2:], np.array([3]), table=second),
+        lambda: labels.matched(held, ids, str(path), second),
+    ):
+        with pytest.raises(MismatchError, match="one table only") as raised:
+            call()
+        for words in (str(path), first or "integer", second or "integer", "--labels", "data.id"):
+            assert words in str(raised.value)
+    assert pairs(path) == {0: 5, 1: 4}
 
 
 @pytest.mark.parametrize(("first", "second"), [([1], ["1"]), (["1"], [1])])
@@ -171,7 +233,7 @@ def test_writers_at_once_lose_nothing(tmp_path):
 def test_a_file_that_stays_locked_is_busy(tmp_path, monkeypatch):
     path = tmp_path / "labels.sqlite"
     labels.append(path, np.array([1]), np.array([1]))
-    monkeypatch.setattr(labels, "PATIENCE", 0.05)
+    monkeypatch.setattr(label_file, "PATIENCE", 0.05)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(BusyError, match="another process"):
@@ -189,6 +251,41 @@ def test_a_failure_halfway_leaves_nothing(tmp_path, monkeypatch):
         labels.append(path, np.array([2, 3]), np.array([1, 1]))
     monkeypatch.undo()
     assert pairs(path) == {1: 1}
+
+
+def test_a_full_disk_is_no_damage(tmp_path, monkeypatch):
+    path, verified = tmp_path / "labels.sqlite", label_file.verified
+    labels.append(path, np.array([1]), np.array([1]))
+
+    def confined(store, path):
+        store.execute("PRAGMA max_page_count = 1").fetchall()  # no more pages than it has
+        return verified(store, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(label_file, "verified", confined)
+        with pytest.raises(StorageError, match="full"):
+            labels.append(path, np.array([2]), np.array([1]), comment="x" * 10**6)
+    assert pairs(path) == {1: 1}
+    labels.append(path, np.array([2]), np.array([1]))
+    assert pairs(path) == {1: 1, 2: 1}
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_file_system_without_links(tmp_path, monkeypatch, first):
+    """Another process may have made the file, and a label in it, in the meantime: its label stays."""
+    path, link = tmp_path / "labels.sqlite", os.link
+
+    def refused(source, target):
+        if first:
+            link(source, target)
+            labels.append(path, np.array([1]), np.array([5]))
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    labels.append(path, np.array([2]), np.array([4]))
+    labels.append(path, np.array([3]), np.array([0]))
+    assert pairs(path) == {**({1: 5} if first else {}), 2: 4, 3: 0}
+    assert os.listdir(tmp_path) == ["labels.sqlite"]
 
 
 @pytest.fixture(scope="module")

@@ -71,20 +71,23 @@ def test_one_column_and_two_rows(name: str):
     ],
 )
 def test_what_cannot_be_learnt_from(name: str, x: np.ndarray, words: str):
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=words) as error:
         outliers.DETECTORS[name](x, 0)
+    assert error.value.fix
 
 
 @pytest.mark.parametrize("name", ["kde", "pca"])
 def test_constant_training_rows(name: str):
-    with pytest.raises(DataError, match="all alike"):
+    with pytest.raises(DataError, match="all alike") as error:
         outliers.DETECTORS[name](np.full((30, 2), 0.1), 0)
+    assert error.value.fix
 
 
 @pytest.mark.parametrize("shape", [(4, 2), (3,), (2, 3, 1)])
 def test_rows_of_another_shape(shape: tuple[int, ...]):
-    with pytest.raises(DataError, match=r"expected: \(M, 3\)"):
+    with pytest.raises(DataError, match=r"expected: \(M, 3\)") as error:
         outliers.lof(cloud(), 0)(np.zeros(shape))
+    assert error.value.fix
 
 
 def test_the_papers_settings():
@@ -219,5 +222,6 @@ def test_whitening_has_unit_variance_and_no_noise_for_components(rows, rank):
 
 
 def test_whitening_of_rows_all_alike():
-    with pytest.raises(DataError, match="all alike"):
+    with pytest.raises(DataError, match="all alike") as error:
         outliers.whitening(np.full((20, 4), 0.1), 0, 2)
+    assert error.value.fix

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import shutil
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from astroad_jax import cli, data, errors, files
-from astroad_jax.analysis import active, portraits
-from astroad_jax.app import asking, bundle, labels, ranking, scoring
+from astroad_jax.analysis import active, outliers, plots, portraits
+from astroad_jax.analysis.ranks import combined_rank
+from astroad_jax.app import album, asking, bundle, labels, ranking, scoring
 from astroad_jax.engine import catalog
 from tests import runs
 from tests.data_files import write
@@ -119,6 +122,42 @@ def test_ctrl_c_keeps_every_label(home, here, monkeypatch):
     assert labels.latest(here / "labels.sqlite").label.tolist() == [3, 4]
 
 
+def test_answers_that_are_no_utf8_are_asked_for_again(home, here, monkeypatch):
+    """Bytes that cannot be read at all, and those that Python lets through as they are."""
+    given = iter([UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "5 \udcff", "4 é", "q"])
+
+    def read(prompt):
+        text = next(given)
+        if isinstance(text, Exception):
+            raise text
+        return text
+
+    monkeypatch.setattr("builtins.input", read)
+    ended = typed(home, monkeypatch, "", "--no-pictures")
+    assert ended.code == 0, ended
+    assert ended.out.count("an answer is a digit") == 2
+    held = labels.history(here / "labels.sqlite")
+    assert (held["label"].tolist(), held["comment"].tolist()) == ([4], ["é"])
+
+
+def test_objects_are_read_in_groups_though_none_is_labelled(home, here, monkeypatch):
+    fetched, fetch = [], album.fetch
+    monkeypatch.setattr(album, "fetch", lambda objects, rows: (fetched.append(len(rows)), fetch(objects, rows))[1])
+    ended = typed(home, monkeypatch, "s\n" * 7 + "q\n", "--every", 3)
+    assert len(shown(ended.out)) == 8
+    assert fetched == [3, 3, 3]
+
+
+def test_a_closed_input_is_no_terminal(home, here, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(typer.Exit) as ended:
+        cli.rank([home / "scores"], home / "run")
+    assert ended.value.exit_code == errors.EXIT_INPUT
+    assert "no terminal" in capsys.readouterr().err
+    cli.rank([home / "scores"], home / "run", export=here / "r.csv")
+    assert (here / "r.csv").exists()
+
+
 def test_top_ends_the_session(home, here, monkeypatch):
     ended = typed(home, monkeypatch, "1\n" * 9, "--no-pictures", "--top", 3)
     assert len(shown(ended.out)) == 3
@@ -169,6 +208,22 @@ def test_without_labels_the_export_is_the_ranking_by_score(home, objects, here):
     assert not (here / "pictures").exists()
 
 
+def test_ranking_by_the_local_outlier_factor(home, model, objects, here):
+    factor = outliers.lof_of_sample(objects.features)
+    expected = {"lof": factor, "combined": combined_rank(objects.score, factor)}
+    for by, values in expected.items():
+        found = ranking.open_objects(model, [home / "scores"], by)
+        np.testing.assert_array_equal(found.ids, objects.ids)
+        np.testing.assert_array_equal(found.features, objects.features)
+        np.testing.assert_array_equal(found.score, values)
+        assert np.isnan(values).sum() == 1
+        assert set(found.components) >= {"lof", "combined"}
+        assert rank(home, "--by", by, "--export", f"{by}.parquet").code == 0
+        table = pq.read_table(here / f"{by}.parquet")
+        assert table["object_id"].to_pylist() == objects.ids[active.ranked(values, objects.ids)].tolist()
+        np.testing.assert_array_equal(table[by].to_numpy(), np.sort(values)[::-1][np.r_[1 : len(values), 0]])
+
+
 def test_labels_outlive_their_objects(home, objects, here):
     """Labels of objects that are not scored here are kept and counted; so are those of objects scored anew."""
     labels.append(here / "labels.sqlite", np.array([1, 2, objects.ids[3]]), np.array([1, 2, 3]))
@@ -208,6 +263,7 @@ def test_mistakes_are_explained_and_store_nothing(home, objects, here, case):
     ended = rank(home, *[word.format(id=objects.ids[0], home=home) for word in words])
     assert ended.code == errors.EXIT_INPUT, ended
     assert expected in ended.err
+    assert "fix: " in ended.err
     assert "Traceback" not in ended.err
     assert not list(here.iterdir())
 
@@ -300,7 +356,7 @@ def test_several_directories_are_one_ranking(home, model, objects, here):
     whole = dict(zip(objects.ids.tolist(), objects.features))
     for key, features in list(zip(both.ids.tolist(), both.features))[8:]:
         np.testing.assert_array_equal(features, whole[key])
-    x = ranking.fetch(both, [239, 0, 150])
+    x = album.fetch(both, [239, 0, 150])
     assert sorted(x) == [0, 150, 239]
     chunk = next(iter(scoring.partition(model, here / "b.parquet").chunks()))
     np.testing.assert_array_equal(x[150], chunk.x[50])
@@ -314,6 +370,10 @@ def test_objects_without_ids_of_their_own(model, here):
     with pytest.raises(errors.DataError, match="cannot be told apart"):
         ranking.open_objects(model, [here / "a", here / "b"])
     assert ranking.open_objects(model, [here / "a"]).ids.tolist() == list(range(runs.ROWS))
+    runs.table(here / "ids.parquet")
+    scoring.score(model, [here / "ids.parquet"], here / "ids")
+    with pytest.raises(errors.DataError, match="cannot be told apart"):
+        ranking.open_objects(model, [here / "ids", here / "a"])
     texts = runs.survey()
     texts["object_id"] = np.array([f"{i:05d}" for i in range(runs.ROWS)])
     runs.table(here / "t.parquet", texts)
@@ -321,6 +381,28 @@ def test_objects_without_ids_of_their_own(model, here):
     with pytest.raises(errors.MismatchError, match="different types"):
         ranking.open_objects(model, [here / "a", here / "t"])
     assert ranking.row_of(ranking.open_objects(model, [here / "t"]), "00012") == 12
+
+
+@pytest.mark.parametrize(("ids", "bound"), [(None, True), (np.arange(runs.ROWS), False)])
+def test_labels_of_row_numbers_are_of_one_table(home, model, here, ids, bound):
+    """Row 17 of a table is not row 17 of another; an object 17 is."""
+    columns = {name: values for name, values in runs.survey().items() if name != "object_id" or ids is not None}
+    for name in "ab":
+        runs.table(here / f"{name}.parquet", columns if ids is None else {**columns, "object_id": ids})
+        scoring.score(model, [here / f"{name}.parquet"], here / name)
+
+    def call(name: str, *words) -> runs.Outcome:
+        return runs.astroad("rank", here / name, "--run", home / "run", *words)
+
+    assert call("a", "--label", "17=5", "--export", "a.csv").code == 0
+    assert labels.latest(here / "labels.sqlite").table == (str(here / "a.parquet") if bound else "")
+    assert "labelled 1" in call("a", "--export", "a.csv").out
+    for words in (["--export", "b.csv"], ["--label", "17=0"]):
+        ended = call("b", *words)
+        assert ended.code == (errors.EXIT_INPUT if bound else 0), ended
+        assert ("one table only" in ended.err) == bound
+    assert labels.latest(here / "labels.sqlite").label.tolist() == [5 if bound else 0]
+    assert call("b", "--label", "17=0", "--labels", "b.sqlite", "--export", "b.csv").code == 0
 
 
 def test_the_embedding_is_kept_and_a_damaged_or_old_one_made_again(home, model, objects, here, monkeypatch):
@@ -351,15 +433,32 @@ def test_null_scores_have_no_features(objects):
 
 @pytest.mark.parametrize("name", ["a/7.png", "../x", "é", "x" * 300, ".hidden"])
 def test_any_id_is_a_file_name(name):
-    made = ranking._file_name(name)
+    made = album._file_name(name)
     assert made != name
-    assert made != ranking._file_name(f"{name}?")
+    assert made != album._file_name(f"{name}?")
     assert len(made) < 120
     assert not set("/\\") & set(made)
-    assert ranking._file_name("J12.3+4-5_6") == "J12.3+4-5_6"
+    assert album._file_name("J12.3+4-5_6") == "J12.3+4-5_6"
 
 
 # Pictures
+
+
+@pytest.mark.parametrize(
+    ("features", "shape", "kind", "expected"),
+    [
+        (("spectrum",), (2, 1000), "spectrum", {"frame": "rest", "flux": "flux (unit norm)"}),
+        (("spectrum",), (2, 1000), "none", {"frame": "rest", "flux": "flux"}),
+        (("spectrum",), (2, 900), "none", {"flux": "flux"}),
+        (("skew", "iqr"), (2,), "quantile", {"flux": "flux"}),
+    ],
+)
+def test_axes_say_what_is_known_of_a_spectrum(model, features, shape, kind, expected):
+    schema, scaler = model.schema._replace(features=features, shape=shape), model.scaler._replace(kind=kind)
+    found = album._axes(model._replace(schema=schema, scaler=scaler))
+    assert len(found.pop("grid", np.zeros(0))) == (1000 if "frame" in expected else 0)
+    assert found == expected
+
 
 RNG = np.random.default_rng(0)
 SPECTRUM = np.stack([RNG.normal(1, 0.1, 300), np.where(np.arange(300) % 50, 4.0, 0.0)])
@@ -389,6 +488,32 @@ def test_portraits(tmp_path, kind, rebuilt):
 @pytest.mark.parametrize(
     ("x", "options", "words"),
     [
+        (SPECTRUM, {}, ["pixel", "flux"]),
+        (SPECTRUM, {"grid": np.arange(300)}, ["wavelength [Angstrom]", "flux"]),
+        (SPECTRUM, {"grid": np.arange(300), "frame": "rest"}, ["rest wavelength [Angstrom]"]),
+        (SPECTRUM, {"frame": "rest", "flux": "flux (unit norm)"}, ["pixel", "flux (unit norm)"]),
+        (np.zeros((9, 4)), {"title": "7"}, ["7"]),
+        (np.zeros((5, 4, 3)).reshape(20, 3), {"title": "7"}, ["7 (first 9 of 20 rows)"]),
+        (np.zeros((20, 3)), {}, ["(first 9 of 20 rows)"]),
+    ],
+)
+def test_what_portraits_say(tmp_path, monkeypatch, x, options, words):
+    texts = []
+
+    def save(figure, path):
+        texts.extend(
+            [figure.get_suptitle(), *(text for axes in figure.axes for text in (axes.get_xlabel(), axes.get_ylabel()))]
+        )
+        plots.save(figure, path)
+
+    monkeypatch.setattr(portraits, "save", save)
+    portraits.portrait(tmp_path / "p.png", x, **options)
+    assert set(words) <= set(texts)
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "words"),
+    [
         (np.zeros(3), {"rebuilt": np.zeros(4)}, "another shape"),
         (np.zeros((2, 5)), {"grid": np.zeros(4)}, "grid"),
         (np.float32(1), {}, "no object"),
@@ -396,8 +521,9 @@ def test_portraits(tmp_path, kind, rebuilt):
     ],
 )
 def test_portraits_of_nothing(tmp_path, x, options, words):
-    with pytest.raises(errors.DataError, match=words):
+    with pytest.raises(errors.DataError, match=words) as error:
         portraits.portrait(tmp_path / "p.png", x, **options)
+    assert error.value.fix
 
 
 def test_images_are_ranked_and_drawn(tmp_path, monkeypatch):

@@ -60,6 +60,30 @@ def test_wings_break_and_changes():
     assert lines.arrows(lines.changes(WAVE, flux[1:2], flux[2:]))[0]["broadening"] == "yes"
 
 
+@pytest.mark.parametrize(("line", "sigma"), [(6679.99, 2.0), (6365.5, 3.0), (6585.27, 3.0), (6718.29, 3.0)])
+def test_wings_know_no_narrow_line(line, sigma):
+    assert abs(lines.wings(WAVE, 1 + gaussian(line, sigma, 40)[None])[0]) < 0.5
+
+
+UNKNOWN = {"continuum": "blue ?, red ?, 4000 A ?", "broadening": "?"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (1.0, -1.0, UNKNOWN | {lines.LINES[name].label: "?" for name in lines.TABLE_1}),
+        (-1.0, -2.0, UNKNOWN),
+        (0.0, 0.0, UNKNOWN),
+        (1.0, 0.5, {"continuum": "blue down, red down", "broadening": "no", "[N II]": "-"}),
+        (1.0, 1.0, {"continuum": "-"}),
+    ],
+)
+def test_what_cannot_be_measured_is_not_unchanged(low, high, expected):
+    ends = (np.full((1, 1000), level) for level in (low, high))
+    (signs,) = lines.arrows(lines.changes(WAVE, *ends))
+    assert signs | expected == signs
+
+
 @pytest.mark.parametrize(
     ("at", "z", "text"),
     [(6564.6, 0.1, r"H$\alpha$"), (5780 / 1.2, 0.2, "cameras meet"), (6900.0, 0.2, "sky?"), (5400.0, 0.0, " A observed")],
@@ -111,14 +135,24 @@ NAN = np.full((3, 2), np.nan)
     [
         (lambda: latent.traversal(np.zeros((5, 2)), steps=4), "odd number"),
         (lambda: latent.traversal(NAN), "leave out flagged"),
+        (lambda: latent.traversal(np.zeros((0, 3))), "N at least 1"),
+        (lambda: latent.traversal(np.zeros(3)), r"got: shape \(3,\)"),
         (lambda: latent.track(np.zeros((5, 2)), np.zeros((2, 2))), "a way"),
         (lambda: latent.track(np.zeros((5, 3)), np.eye(2)), "a way"),
         (lambda: latent.spine(np.zeros((5, 2))), "no length"),
+        (lambda: latent.spine(np.array([[0.0, 0.0], [1.0, 1.0]])), "wider quantiles"),
+        (lambda: latent.spine(np.array([[0.0, 0.0]] * 200 + [[1.0, 1.0]])), "no length"),
+        (lambda: latent.spine(np.zeros((1, 2))), "no length"),
     ],
 )
 def test_ways_that_cannot_be_gone(call, named):
-    with pytest.raises(DataError, match=named):
+    with pytest.raises(DataError, match=named) as error:
         call()
+    assert error.value.fix
+
+
+def test_a_spine_of_two_objects_takes_all_of_the_cloud():
+    np.testing.assert_allclose(latent.spine(np.array([[0.0, 0], [1, 1], [2, 2]]), 2, (0, 0.99)), [[0, 0], [1, 1]])
 
 
 def spectra(count: int = 3, wave: np.ndarray = SMALL) -> np.ndarray:
@@ -166,6 +200,8 @@ def test_figure(name, tmp_path):
     [
         (lambda path: latent_plots.corner(path, CODES[:, :1], GROUPS), "corner"),
         (lambda path: latent_plots.corner(path, CODES, GROUPS[:5]), "corner"),
+        (lambda path: latent_plots.corner(path, np.full((80, 3), np.nan), GROUPS), "finite row"),
+        (lambda path: latent_plots.corner(path, CODES[:0], GROUPS[:0]), "corner"),
         (lambda path: latent_plots.traversals(path, SMALL, np.full((2, 3, 120), np.nan)), "cannot be drawn"),
         (lambda path: latent_plots.tracks(path, CODES[:, :2], SMALL, {}, (1, 2)), "no track"),
         (lambda path: spectra_plots.strangest(path, SMALL, spectra(0), spectra(0)[:, 0], []), "cannot be drawn"),
@@ -173,9 +209,67 @@ def test_figure(name, tmp_path):
     ],
 )
 def test_what_cannot_be_drawn_is_said(draw, named, tmp_path):
-    with pytest.raises(DataError, match=named):
+    with pytest.raises(DataError, match=named) as error:
         draw(tmp_path / "figure.png")
+    assert error.value.fix
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures that the two modules save."""
+    figures = []
+    for module in (spectra_plots, latent_plots):
+        monkeypatch.setattr(module, "save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+BIN = 700  # of `WAVE`, far from all lines
+SHAPES = {
+    "line of a few bins": (gaussian(WAVE[BIN], 2.0, 10), 0),
+    "line between two bins": (gaussian(WAVE[BIN] + 2, 1.2, 10), 0),
+    "absorption": (gaussian(WAVE[BIN], 3.0, -5), 0),
+    "single pixel up": (2.0 * (np.arange(1000) == BIN), 1),
+    "single pixel down": (-2.0 * (np.arange(1000) == BIN), 1),
+    "single pixel beside a line": (2.0 * (np.arange(1000) == BIN) + gaussian(5000, 4, 3), 1),
+    "single pixel no further than twice the rest": (0.08 * (np.arange(1000) == BIN), 0),
+    "nothing": (np.zeros(1000), 0),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_lines_are_shown_whole_and_what_is_cut_is_marked(shape, drawn, tmp_path):
+    extra, clipped = SHAPES[shape]
+    flux = 1 + 0.02 * np.random.default_rng(0).normal(size=1000) + extra
+    x = np.stack([flux, np.full(1000, 2500.0)])[None]
+    spectra_plots.strangest(tmp_path / "s.png", WAVE, x, np.ones((1, 1000)), ["a"])
+    spectra_plots.reconstructions(tmp_path / "r.png", WAVE, x, np.ones((1, 1000)), ["a"], [])
+    for figure in drawn:
+        axes = figure.axes[0]
+        low, high = axes.get_ylim()
+        beyond = (flux < low) | (flux > high)
+        assert beyond.sum() == clipped == beyond[BIN]
+        marks = [line.get_xdata() for line in axes.lines if line.get_marker() in ("^", "v") and len(line.get_xdata())]
+        assert [list(each) for each in marks] == ([[WAVE[BIN]]] if clipped else [])
+        assert high - low < 1.3 * np.ptp(flux[~beyond])
+
+
+@pytest.mark.parametrize(
+    ("count", "lost", "expected"),
+    [(60, 0, ["GALAXY (n = 60)"]), (60, 5, ["GALAXY (55 of 60 shown)"]), (6500, 0, ["GALAXY (2,167 of 6,500 shown)"])],
+)
+def test_corner_says_how_many_it_shows(count, lost, expected, drawn, tmp_path):
+    codes = np.random.default_rng(0).normal(size=(count + 20, 2))
+    codes[:lost, 1] = np.nan
+    latent_plots.corner(tmp_path / "c.png", codes, ["GALAXY"] * count + ["STAR"] * 20)
+    texts = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert texts == [*expected, "STAR (n = 20)"]
+
+
+def test_a_group_without_a_finite_code_is_in_the_legend(drawn, tmp_path):
+    codes = np.concatenate([CODES[:60], np.full((20, 3), np.nan)])
+    latent_plots.corner(tmp_path / "c.png", codes, GROUPS)
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["GALAXY (n = 60)", "STAR (0 of 20 shown)"]
 
 
 def test_masked_pixels_are_gaps():

@@ -234,7 +234,8 @@ def session(
     limit : int, optional
         Objects to show at most.
     on_rank : (rows) -> None, optional
-        Called after each ranking with the objects that come next, `every` of them at most.
+        Called with the objects that come next, `every` of them at most: after each ranking, and again whenever those have
+        been shown without another one, for some were passed over.
 
     Returns
     -------
@@ -252,10 +253,10 @@ def session(
     most = len(labels) if limit is None else limit
     while asked < most:
         rows, rankings, new = rank(labels), rankings + 1, 0
-        rows = rows[fresh[rows]]
-        if on_rank is not None:
-            on_rank(rows[: min(every, most - asked)])
-        for row in rows[: most - asked].tolist():
+        rows = rows[fresh[rows]][: most - asked]
+        for place, row in enumerate(rows.tolist()):
+            if on_rank is not None and place % every == 0:
+                on_rank(rows[place : place + every])
             answer = ask(row)
             if answer == STOP:
                 return Session(labels, asked + 1, given, asked - given, rankings, True)
@@ -346,7 +347,8 @@ def simulate(
         raise DataError("no wanted object has a score", expected="at least one", got=0, fix="name a kind that is there")
     if min(labels_per_round, rounds, top, ahead) < 1:
         got = f"{labels_per_round}, {rounds}, {top}, {ahead}"
-        raise DataError("sizes of a simulation below 1", where="labels_per_round, rounds, top, ahead", got=got)
+        where, fix = "labels_per_round, rounds, top, ahead", "set each to 1 or more"
+        raise DataError("sizes of a simulation below 1", where=where, got=got, fix=fix)
     labels, places = np.full(len(score), float(UNLABELLED)), np.arange(len(score))
     options = {"seed": seed, "alpha": alpha, "trees": trees, "scale": scale}
     raw = converted(score, scale)

@@ -47,11 +47,12 @@ def traversal(codes: np.ndarray, steps: int = 7, span: tuple[float, float] = SPA
     Raises
     ------
     DataError
-        An even number of steps, or codes that are not finite.
+        An even number of steps, or codes that are none or not finite.
     """
     codes = _finite(codes)
     if steps < 3 or steps % 2 == 0:
-        raise DataError("a way through the mean has an odd number of steps", expected="3, 5, 7, ...", got=steps)
+        what, fix = "a way through the mean has an odd number of steps", "take one step more"
+        raise DataError(what, expected="3, 5, 7, ...", got=steps, fix=fix)
     centre, ends = codes.mean(0), np.quantile(codes, span, axis=0)
     half = np.linspace(0, 1, steps // 2 + 1)[:, None]
     path = np.concatenate([ends[0] + half[:-1] * (centre - ends[0]), centre + half * (ends[1] - centre)])  # (steps, L)
@@ -83,7 +84,8 @@ def track(codes: np.ndarray, corners: np.ndarray, stations: int = 5, nearest: in
     if corners.shape[1] != codes.shape[1] or not lengths.sum() > 0 or not len(codes):
         expected = f"two different points or more of {codes.shape[1]} dimensions, and objects"
         got = f"corners {corners.shape}, {len(codes)} objects"
-        raise DataError("a track needs a way and objects along it", expected=expected, got=got)
+        fix = "give the corners in the dimensions of the codes (`spine` finds some)"
+        raise DataError("a track needs a way and objects along it", expected=expected, got=got, fix=fix)
     at = np.concatenate([[0.0], np.cumsum(lengths)])
     where = np.linspace(0, at[-1], stations)
     places = np.stack([np.interp(where, at, axis) for axis in corners.T], axis=1)
@@ -110,18 +112,21 @@ def spine(codes: np.ndarray, corners: int = 5, span: tuple[float, float] = (0.02
     Raises
     ------
     DataError
-        Fewer than 2 objects, or all in one place.
+        Fewer than 2 objects, or all in one place between the quantiles.
     """
     codes = _finite(codes)
     centred = codes - np.median(codes, axis=0)
-    if len(codes) < 2 or not np.ptp(centred, axis=0).max() > 0:
-        raise DataError("a cloud of one place has no length", got=f"{len(codes)} objects", fix="give more objects")
     axis = np.linalg.svd(centred, full_matrices=False)[2][0]
     axis = axis * np.sign(axis[np.argmax(np.abs(axis))])
     along = centred @ axis
     edges = np.linspace(*np.quantile(along, span), corners + 1)
     slices = np.clip(np.digitize(along, edges) - 1, -1, corners)
-    return np.stack([np.median(codes[slices == i], axis=0) for i in range(corners) if (slices == i).any()])
+    found = [np.median(codes[slices == i], axis=0) for i in range(corners) if (slices == i).any()]
+    if len(found) < 2:
+        expected, got = f"two slices with objects between the quantiles {span}", f"{len(found)} of {len(codes)} objects"
+        fix = "give more objects, or wider quantiles (span)"
+        raise DataError("a cloud of one place has no length", expected=expected, got=got, fix=fix)
+    return np.stack(found)
 
 
 def stack(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
@@ -138,8 +143,9 @@ def stack(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
 
 def _finite(codes: np.ndarray) -> np.ndarray:
     codes = np.asarray(codes, np.float64)
-    if codes.ndim != 2 or not np.isfinite(codes).all():
-        expected = "finite numbers (N, dimensions)"
-        got = f"shape {codes.shape}" if codes.ndim != 2 else f"{int((~np.isfinite(codes).all(1)).sum())} rows that are not"
-        raise DataError("these codes cannot be used", expected=expected, got=got, fix="leave out flagged objects")
+    some = codes.ndim == 2 and codes.size > 0
+    if not some or not np.isfinite(codes).all():
+        got = f"{int((~np.isfinite(codes).all(1)).sum())} rows that are not" if some else f"shape {codes.shape}"
+        expected, fix = "finite numbers (N, dimensions), N at least 1", "give some, and leave out flagged objects"
+        raise DataError("these codes cannot be used", expected=expected, got=got, fix=fix)
     return codes

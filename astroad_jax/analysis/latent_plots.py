@@ -33,18 +33,23 @@ def corner(path: Path, codes: np.ndarray, groups: np.ndarray, title: str = "") -
     codes : (N, L) float
         L at least 2.
     groups : (N,) str
-        The larger a group, the further behind it is drawn; of a large one, 3,000 evenly chosen rows.
+        The larger a group, the further behind it is drawn; of a large one, 3,000 evenly chosen rows. An object without a
+        finite code is not drawn. The legend says how many of a group are shown.
 
     Raises
     ------
     DataError
-        Fewer than two dimensions, no object, or groups of another number.
+        Fewer than two dimensions, no object with a finite code, or groups of another number.
     """
-    codes = np.asarray(codes, np.float64)
-    if codes.ndim != 2 or codes.shape[1] < 2 or len(codes) != len(groups) or not len(codes):
-        got = f"codes {codes.shape}, {len(groups)} groups"
-        raise DataError("a corner plot needs objects in two dimensions or more, and a group for each", got=got)
-    size = codes.shape[1]
+    codes, groups = np.asarray(codes, np.float64), np.asarray(groups)
+    fits = codes.ndim == 2 and codes.shape[1] >= 2 and len(codes) == len(groups)
+    if not fits or not np.isfinite(codes).all(axis=1).any():
+        got, fix = f"codes {codes.shape}, {len(groups)} groups", "give scored objects, and a group for each"
+        what = "a corner plot needs objects in two dimensions or more, and a group for each"
+        raise DataError(what, expected="(N, 2 or more) with a finite row, and N", got=got, fix=fix)
+    size, known = codes.shape[1], np.isfinite(codes).all(axis=1)
+    totals = {name: len(rows) for name, rows in _by_size(groups).items()}
+    codes, groups = codes[known], groups[known]
     figure, axes = grid(size, size, 1.25, 1.2)
     limits = np.quantile(codes, (0.002, 0.998), axis=0)
     margin = 0.05 * np.maximum(limits[1] - limits[0], 1e-6)
@@ -54,7 +59,7 @@ def corner(path: Path, codes: np.ndarray, groups: np.ndarray, title: str = "") -
     for i in range(size):
         for j in range(size):
             _cell(axes[i, j], codes, members, colours, limits, (i, j))
-    _group_legend(figure, members, colours, "upper right")
+    _group_legend(figure, members, totals, colours)
     figure.suptitle(title)
     save(figure, path)
 
@@ -88,7 +93,7 @@ def _cell(
         axes.set_yticks([])
     else:
         for name, rows in members.items():
-            chosen = rows[:: -(-len(rows) // MOST)]
+            chosen = _shown(rows)
             size = 1.5 if len(rows) > 1000 else 4
             axes.scatter(codes[chosen, j], codes[chosen, i], s=size, color=colours[name], alpha=0.4, linewidths=0)
         axes.set_ylim(*limits[:, i])
@@ -102,11 +107,20 @@ def _cell(
         axes.set_yticklabels([])
 
 
-def _group_legend(figure: Figure, members: dict[str, np.ndarray], colours: dict[str, str], place: str) -> None:
+def _shown(rows: np.ndarray) -> np.ndarray:
+    """Evenly chosen ones, `MOST` at most."""
+    return rows[:: -(-len(rows) // MOST)]
+
+
+def _group_legend(
+    figure: Figure, members: dict[str, np.ndarray], totals: Mapping[str, int], colours: dict[str, str]
+) -> None:
     axes, handles = figure.axes[0], []
-    for name, rows in members.items():
-        handles += axes.plot([], [], "o", color=colours[name], label=f"{name} (n = {len(rows):,})")
-    figure.legend(handles=handles, loc=place, fontsize=11, frameon=False)
+    for name, total in totals.items():
+        shown = len(_shown(members[name])) if name in members else 0
+        count = f"n = {total:,}" if shown == total else f"{shown:,} of {total:,} shown"
+        handles += axes.plot([], [], "o", color=colours.get(name, GREY), label=f"{name} ({count})")
+    figure.legend(handles=handles, loc="upper right", fontsize=11, frameon=False)
 
 
 def traversals(path: Path, wave: np.ndarray, spectra: np.ndarray, title: str = "") -> None:
@@ -127,7 +141,8 @@ def traversals(path: Path, wave: np.ndarray, spectra: np.ndarray, title: str = "
     spectra = np.asarray(spectra, np.float64)
     if spectra.ndim != 3 or spectra.shape[2] != len(wave) or not np.isfinite(spectra).all():
         got, expected = f"shape {spectra.shape}", f"finite (L, steps, {len(wave)})"
-        raise DataError("these spectra cannot be drawn", expected=expected, got=got)
+        fix = "give what the decoder makes of a traversal of finite codes"
+        raise DataError("these spectra cannot be drawn", expected=expected, got=got, fix=fix)
     dimensions, steps = spectra.shape[:2]
     rows = -(-dimensions // 2)
     figure, axes = grid(rows, min(2, dimensions), 6.6, 3.0)
@@ -180,7 +195,7 @@ def tracks(
         No track.
     """
     if not found:
-        raise DataError("there is no track to draw", expected="one at least")
+        raise DataError("there is no track to draw", expected="one at least", got=0, fix="find one with latent.track")
     figure, axes = grid(1, 1 + len(found), 1.0, 1.0, gridspec_kw={"width_ratios": [4] + [5] * len(found)})
     figure.set_size_inches(4.6 + 5.6 * len(found), 5.2)
     cloud = codes[:: -(-len(codes) // MOST)]

@@ -6,6 +6,7 @@ Strengths are those of `strength`: positive in emission, negative in absorption.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,10 +20,12 @@ BREAK = ((3750.0, 3950.0), (4050.0, 4250.0))
 CAMERAS = (5780.0, 7570.0)  # where DESI's meet, observed frame
 SKY_LINES, SKY_FROM = (5578.9, 6302.0, 6365.5), 7200.0  # brightest of the night sky (vacuum), and where the OH forest begins
 ENDS = ((3700.0, 4300.0), (6800.0, 7500.0))  # blue and red continuum
-FLAT = 0.1  # relative change of a continuum below which it counts as unchanged
+FLAT = 0.1  # change below which a continuum (in its logarithm) and the 4000 Angstrom break (in itself) count as unchanged
 FAINT = 1.0  # Angstrom of equivalent width below which a line counts as unchanged
 BROAD = 10.0  # the same of H alpha's wings
 WING_BANDS = ((6340.0, 6400.0), (6790.0, 6850.0))
+WING_LINE = (6679.99, 10.0)  # He I, the one narrow line in H alpha's wings: wavelength, and half-width left out
+TABLE_1 = ("Halpha", "N2", "Hbeta", "O3", "O2")  # the lines that Nicolaou et al. follow through their dimensions
 
 
 class Line(NamedTuple):
@@ -123,14 +126,14 @@ def strength(wave: np.ndarray, flux: np.ndarray, name: str) -> Strength:
 def wings(wave: np.ndarray, flux: np.ndarray) -> np.ndarray:
     """(N,): equivalent width of H alpha's wings, 1,500 to 6,000 km/s to either side, in Angstrom.
 
-    Beyond [N II] and short of [S II], so that no narrow line is in them: about 0 without a broad component, tens with one.
-    NaN where there is no positive continuum.
+    Beyond [N II] and short of [S II], without the 20 Angstrom about He I: about 0 without a broad component, tens with one.
+    A narrow [O I] 6366 in the blue band does not move that band's median. NaN where there is no positive continuum.
     """
     flux, edges = np.asarray(flux, np.float64), _edges(wave)
     sides = [_level(wave, flux, band) for band in WING_BANDS]
     at = [sum(band) / 2 for band in WING_BANDS]
     velocity = np.abs(wave / LINES["Halpha"].waves[0] - 1) * SPEED_OF_LIGHT
-    used = (velocity > 1_500) & (velocity < 6_000)
+    used = (velocity > 1_500) & (velocity < 6_000) & (np.abs(wave - WING_LINE[0]) > WING_LINE[1])
     ground = sides[0][:, None] + ((sides[1] - sides[0]) / (at[1] - at[0]))[:, None] * (wave[used] - at[0])
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(ground > 0, flux[:, used] / ground - 1, np.nan) @ np.diff(edges)[used]
@@ -143,9 +146,7 @@ def break_4000(wave: np.ndarray, flux: np.ndarray) -> np.ndarray:
         return np.where(blue > 0, red / blue, np.nan)
 
 
-def changes(
-    wave: np.ndarray, low: np.ndarray, high: np.ndarray, names: Sequence[str] = ("Halpha", "N2", "Hbeta", "O3", "O2")
-) -> list[dict[str, object]]:
+def changes(wave: np.ndarray, low: np.ndarray, high: np.ndarray, names: Sequence[str] = TABLE_1) -> list[dict[str, object]]:
     """What differs between the ends of latent dimensions: table 1 of Nicolaou et al., in numbers.
 
     Parameters
@@ -158,10 +159,11 @@ def changes(
     list of dict
         One a dimension, counted from 1: ``blue`` and ``red`` continuum as high over low, the 4000 Angstrom break at either
         end, each line's equivalent width (Angstrom, positive in emission) and integrated flux at either end, and the
-        equivalent width of H alpha's wings at either end.
+        equivalent width of H alpha's wings at either end. NaN where a continuum that something is measured by is not
+        positive.
     """
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    blue, red = (_level(wave, high, band) / _level(wave, low, band) for band in ENDS)
+    blue, red = (_ratio(_level(wave, high, band), _level(wave, low, band)) for band in ENDS)
     pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {"break": (break_4000(wave, low), break_4000(wave, high))}
     for name in names:
         ends = strength(wave, low, name), strength(wave, high, name)
@@ -175,17 +177,19 @@ def changes(
     return rows
 
 
-def arrows(rows: Sequence[Mapping[str, object]], names: Sequence[str] = ("Halpha", "N2", "Hbeta", "O3", "O2")) -> list[dict]:
-    """The same in the paper's signs: ``up`` and ``down`` where the change is more than `FLAT` or `FAINT`, else ``-``."""
+def arrows(rows: Sequence[Mapping[str, object]], names: Sequence[str] = TABLE_1) -> list[dict]:
+    """The same in the paper's signs: ``up`` and ``down`` where the change is more than `FLAT` or `FAINT`, else ``-``.
+
+    ``?`` where it could not be measured.
+    """
     found = []
     for row in rows:
-        parts = [f"{end} {_sign(np.log(row[end]), FLAT)}" for end in ("blue", "red") if abs(np.log(row[end])) > FLAT]
-        shift = row["break high"] - row["break low"]
-        parts += [f"4000 A {'strengthens' if shift > 0 else 'weakens'}"] if abs(shift) > FLAT else []
-        signs = {LINES[name].label: _sign(row[f"{name} high"] - row[f"{name} low"], FAINT) for name in names}
-        broad = abs(row["wings high"] - row["wings low"]) > BROAD
-        found.append({"dimension": row["dimension"], "continuum": ", ".join(parts) or "-", **signs,
-                      "broadening": "yes" if broad else "no"})  # fmt: skip
+        signs = {end: _sign(math.log(row[end]) if row[end] > 0 else math.nan, FLAT) for end in ("blue", "red")}
+        signs["4000 A"] = _sign(row["break high"] - row["break low"], FLAT, "strengthens", "weakens")
+        changed = ", ".join(f"{name} {sign}" for name, sign in signs.items() if sign != "-")
+        widths = {LINES[name].label: _sign(row[f"{name} high"] - row[f"{name} low"], FAINT) for name in names}
+        broader = _sign(abs(row["wings high"] - row["wings low"]), BROAD, "yes").replace("-", "no")
+        found.append({"dimension": row["dimension"], "continuum": changed or "-", **widths, "broadening": broader})
     return found
 
 
@@ -213,8 +217,14 @@ def remark(wave: np.ndarray, pulls: np.ndarray, z: float) -> dict[float, str]:
     return {at: f"{seen:.0f} A observed"}
 
 
-def _sign(change: float, least: float) -> str:
-    return "up" if change > least else "down" if change < -least else "-"
+def _sign(change: float, least: float, more: str = "up", less: str = "down") -> str:
+    return "?" if math.isnan(change) else more if change > least else less if change < -least else "-"
+
+
+def _ratio(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Of two continua, NaN where they are not both positive."""
+    positive = (low > 0) & (high > 0)
+    return np.where(positive, high, np.nan) / np.where(positive, low, 1.0)
 
 
 def _edges(wave: np.ndarray) -> np.ndarray:

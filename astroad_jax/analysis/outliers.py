@@ -241,8 +241,7 @@ def pca(x: np.ndarray, seed: int, *, components: int | float = 0.95) -> Scorer:
     from sklearn.decomposition import PCA
 
     x = _training_rows(x)
-    if np.ptp(x, axis=0).max() == 0:
-        raise DataError("the training rows are all alike, so they have no principal components")
+    _check_varied(x)
     plane = PCA(components, svd_solver="full").fit(x)
     return _scorer(lambda rows: ((rows - plane.inverse_transform(plane.transform(rows))) ** 2).sum(axis=1), x.shape[1])
 
@@ -296,8 +295,7 @@ def whitening(x: np.ndarray, seed: int, components: int) -> Callable[[np.ndarray
 
     x = np.asarray(x, np.float32)
     _check_rows(x)
-    if np.ptp(x, axis=0).max() == 0:
-        raise DataError("the training rows are all alike, so they have no principal components")
+    _check_varied(x)
     most = min(components, len(x) - 1, x.shape[1])
     plane = PCA(most, svd_solver="randomized", random_state=seed).fit(x)
     kept = plane.singular_values_ > 1e-5 * plane.singular_values_[0]
@@ -325,10 +323,17 @@ def _training_rows(x: np.ndarray) -> np.ndarray:
 
 def _check_rows(x: np.ndarray) -> None:
     if x.ndim != 2 or len(x) < 2 or x.shape[1] == 0:
-        raise DataError("a detector needs vectors to learn from", expected="(N, D), N >= 2", got=f"shape {x.shape}")
+        expected, fix = "(N, D), N >= 2", "give more objects, one vector each"
+        raise DataError("a detector needs vectors to learn from", expected=expected, got=f"shape {x.shape}", fix=fix)
     bad = int((~np.isfinite(x).all(axis=1)).sum())
     if bad:
         raise DataError("training rows that are not finite", got=f"{bad} of {len(x)} rows", fix="leave them out")
+
+
+def _check_varied(x: np.ndarray) -> None:
+    if np.ptp(x, axis=0).max() == 0:
+        what, fix = "the training rows are all alike, so they have no principal components", "give rows that differ"
+        raise DataError(what, got=f"{len(x)} times the same row", fix=fix)
 
 
 def _subset(x: np.ndarray, seed: int, max_rows: int | None) -> np.ndarray:
@@ -344,7 +349,8 @@ def _scorer(score: Scorer, dimensions: int) -> Scorer:
     def scorer(rows: np.ndarray) -> np.ndarray:
         rows = np.asarray(rows, np.float64)
         if rows.ndim != 2 or rows.shape[1] != dimensions:
-            raise DataError("rows unlike those trained on", expected=f"(M, {dimensions})", got=f"shape {rows.shape}")
+            expected, fix = f"(M, {dimensions})", "give rows of the features that the detector was fitted on"
+            raise DataError("rows unlike those trained on", expected=expected, got=f"shape {rows.shape}", fix=fix)
         scores = np.full(len(rows), np.nan)
         finite = np.isfinite(rows).all(axis=1)
         if finite.any():

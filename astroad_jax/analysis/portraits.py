@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from astroad_jax.analysis.plots import COLOURS, GREY, panels, save
 from astroad_jax.errors import DataError
 
 MOST_BARS = 24  # features shown of an object that has more
+MOST_LINES = 9  # the same of rows
 
 
 def portrait(
@@ -21,6 +22,8 @@ def portrait(
     *,
     names: Sequence[str] = (),
     grid: np.ndarray | None = None,
+    frame: str = "",
+    flux: str = "flux",
     title: str = "",
 ) -> None:
     """Draw one preprocessed object, and what the model makes of it where there is such a thing.
@@ -32,13 +35,17 @@ def portrait(
     x : array
         ``(H, W, C)``: an image in [-1, 1]. ``(2, W)``: a spectrum, its flux and inverse variance; pixels whose inverse
         variance is 0 are marked as masked. ``(D,)``: features, as bars, where there are D `names`, else values along a
-        line. Others: one line a row of the last axis.
+        line. Others: one line a row of the last axis, of the first nine.
     rebuilt : array, optional
         In the shape of `x`.
     names : sequence of str
         Of the features.
     grid : (W,) float, optional
         Where the last axis's values lie, wavelengths in Angstrom; their numbers otherwise.
+    frame : {"", "rest", "observed"}
+        Of these wavelengths, where it is known.
+    flux : str
+        What a spectrum's flux is called, with its unit or norm.
 
     Raises
     ------
@@ -56,18 +63,22 @@ def portrait(
     elif x.ndim == 1 and len(names) == len(x):
         _bars(path, x, rebuilt, names, title)
     elif x.ndim == 2 and len(x) == 2:
-        _spectrum(path, x, rebuilt, grid, title)
+        along = "pixel" if grid is None else f"{frame} wavelength [Angstrom]".lstrip()
+        _spectrum(path, x, rebuilt, grid, {"xlabel": along, "ylabel": flux, "title": title})
     else:
         _lines(path, x, rebuilt, grid, title)
 
 
 def _check(x: np.ndarray, rebuilt: np.ndarray | None, grid: np.ndarray | None) -> None:
     if not x.ndim or not x.size:
-        raise DataError("there is no object to draw", expected="at least one axis and one value", got=f"shape {x.shape}")
+        got, fix = f"shape {x.shape}", "give one preprocessed object, without a batch axis"
+        raise DataError("there is no object to draw", expected="at least one axis and one value", got=got, fix=fix)
     if rebuilt is not None and rebuilt.shape != x.shape:
-        raise DataError("what is rebuilt has another shape than its object", expected=x.shape, got=rebuilt.shape)
+        what, fix = "what is rebuilt has another shape than its object", "give what the model's reconstruct gave for it"
+        raise DataError(what, expected=x.shape, got=rebuilt.shape, fix=fix)
     if grid is not None and np.shape(grid) != x.shape[-1:]:
-        raise DataError("the grid does not fit the object", expected=x.shape[-1:], got=np.shape(grid))
+        fix = "give one place for each value of the last axis, or no grid"
+        raise DataError("the grid does not fit the object", expected=x.shape[-1:], got=np.shape(grid), fix=fix)
 
 
 def _bars(path: Path, x: np.ndarray, rebuilt: np.ndarray | None, names: Sequence[str], title: str) -> None:
@@ -88,7 +99,9 @@ def _bars(path: Path, x: np.ndarray, rebuilt: np.ndarray | None, names: Sequence
     save(figure, path)
 
 
-def _spectrum(path: Path, x: np.ndarray, rebuilt: np.ndarray | None, grid: np.ndarray | None, title: str) -> None:
+def _spectrum(
+    path: Path, x: np.ndarray, rebuilt: np.ndarray | None, grid: np.ndarray | None, texts: Mapping[str, str]
+) -> None:
     flux, good = x[0], x[1] > 0
     at = np.arange(len(flux)) if grid is None else np.asarray(grid)
     figure, [axes] = panels(1, width=9.0, height=3.6)
@@ -101,7 +114,7 @@ def _spectrum(path: Path, x: np.ndarray, rebuilt: np.ndarray | None, grid: np.nd
     low, high = held.min(), held.max()  # what is masked may be anything, and must not set the axis
     if high > low:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    axes.set(xlabel="pixel" if grid is None else "wavelength [Angstrom]", ylabel="flux (unit norm)", title=title)
+    axes.set(**texts)
     figure.legend(loc="outside upper center", ncols=3, fontsize=9, frameon=False)
     save(figure, path)
 
@@ -109,7 +122,7 @@ def _spectrum(path: Path, x: np.ndarray, rebuilt: np.ndarray | None, grid: np.nd
 def _lines(path: Path, x: np.ndarray, rebuilt: np.ndarray | None, grid: np.ndarray | None, title: str) -> None:
     rows = x.reshape(-1, x.shape[-1])
     at = np.arange(rows.shape[1]) if grid is None else np.asarray(grid)
-    figure, axes_of = panels(min(len(rows), 9), width=5.0, height=2.8)
+    figure, axes_of = panels(min(len(rows), MOST_LINES), width=5.0, height=2.8)
     for i, axes in enumerate(axes_of):
         axes.plot(at, rows[i], color="#000000", linewidth=0.8, label="input")
         if rebuilt is not None:
@@ -117,5 +130,5 @@ def _lines(path: Path, x: np.ndarray, rebuilt: np.ndarray | None, grid: np.ndarr
         axes.set(xlabel="place in the object", ylabel="scaled value")
     handles, labels = axes_of[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=9, frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(f"{title} (first {MOST_LINES} of {len(rows)} rows)".lstrip() if len(rows) > MOST_LINES else title)
     save(figure, path)

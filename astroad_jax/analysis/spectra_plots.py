@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MARKED = ("O2", "Ne3", "CaK", "CaH", "Hdelta", "G", "Hgamma", "Hbeta", "O3", "Mg", "Na", "O1", "Halpha", "S2")
 INK = "#222222"
-SPREAD = (0.002, 0.998)  # quantiles of a spectrum that a panel shows at least
+ALONE = 0.1  # a pixel whose two neighbours together have less than this share of its excess: narrower than any line
 DWARFS = 12.0  # times the range of all but the brightest 1.5 % of pixels: a peak so high gets an inset of the rest
 APART = 110.0  # Angstrom between the labels of lines, at least
 
@@ -112,7 +112,8 @@ def strangest(
 ) -> None:
     """The strangest spectra, one a row, with their residuals in units of the noise: figures 10 and 12 of Nicolaou et al.
 
-    Where one line dwarfs all else, an inset magnifies what is left.
+    Where one line dwarfs all else, an inset magnifies what is left. A single wild pixel does not set the limits of its
+    panel; where it lies beyond them, a triangle at the edge says so.
 
     Parameters
     ----------
@@ -167,21 +168,44 @@ def gapped(wave: np.ndarray, spectra: np.ndarray, rebuilt: np.ndarray | None = N
 
 
 def _pair(axes: Axes, wave: np.ndarray, flux: np.ndarray, rebuilt: np.ndarray, whole: bool = False) -> None:
-    """Spectrum in black and its reconstruction in blue; single wild pixels do not set the limits of the panel."""
+    """Spectrum in black and its reconstruction in blue; unless it is a zoom, single wild pixels do not set the limits."""
     axes.plot(wave, flux, color=INK, linewidth=0.6, label="observed")
     axes.plot(wave, rebuilt, color=COLOURS[0], linewidth=1.1, alpha=0.85, label="reconstructed")
     axes.tick_params(labelsize=7)
-    known = flux[np.isfinite(flux)]
-    drawn = np.concatenate([known if whole or not len(known) else np.quantile(known, SPREAD), rebuilt])
+    drawn = np.concatenate([flux if whole else flux[~wild(flux)], rebuilt])
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) and np.ptp(drawn) > 0:
         margin = 0.06 * np.ptp(drawn)
         axes.set_ylim(drawn.min() - margin, drawn.max() + margin)
+        _mark_clipped(axes, wave, flux)
+
+
+def wild(flux: np.ndarray) -> np.ndarray:
+    """Which pixels ``(W,)`` would spoil a panel by themselves: each stands out alone, and beyond twice the others' range.
+
+    What is not known stands out nowhere.
+    """
+    known = np.isfinite(flux)
+    excess = np.where(known, flux - (np.median(flux[known]) if known.any() else 0.0), 0.0)
+    padded = np.pad(excess, 1)
+    alone = (padded[:-2] + padded[2:]) * np.sign(excess) < ALONE * np.abs(excess)
+    if not alone.any() or alone.all():
+        return np.zeros(len(flux), bool)
+    low, high = excess[~alone].min(), excess[~alone].max()
+    return alone & ((excess > 2 * high - low) | (excess < 2 * low - high))
+
+
+def _mark_clipped(axes: Axes, wave: np.ndarray, flux: np.ndarray) -> None:
+    """A triangle at the panel's edge for every pixel that lies beyond it."""
+    low, high = axes.get_ylim()
+    for beyond, edge, marker in ((flux > high, 0.97, "^"), (flux < low, 0.03, "v")):
+        places = np.full(int(beyond.sum()), edge)
+        axes.plot(wave[beyond], places, marker, color=COLOURS[1], markersize=4, transform=axes.get_xaxis_transform())
 
 
 def _magnify(axes: Axes, wave: np.ndarray, flux: np.ndarray) -> None:
     """Where one line dwarfs the rest, an inset that shows the rest (figures 10a and 12c)."""
-    known = flux[np.isfinite(flux)]
+    known = flux[np.isfinite(flux) & ~wild(flux)]
     low, high = np.quantile(known, (0.01, 0.985)) if len(known) else (0.0, 0.0)
     if not high > low or known.max() - low < DWARFS * (high - low):
         return

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from astroad_jax.analysis import active
-from astroad_jax.app import labels, ranking, scoring
+from astroad_jax.app import album, labels, ranking, scoring
 from astroad_jax.app.bundle import Bundle
 from astroad_jax.app.ranking import Objects
 from astroad_jax.errors import ConfigError
@@ -18,7 +18,7 @@ from astroad_jax.errors import ConfigError
 PROMPT = f"label {active.LOWEST} to {active.HIGHEST} [comment], s(kip), q(uit): "
 HELP = (
     f"an answer is a digit from {active.LOWEST} (of no interest) to {active.HIGHEST} (wanted), perhaps with a comment "
-    "after it; s passes over the object, q stops"
+    "after it, in UTF-8; s passes over the object, q stops"
 )
 
 
@@ -66,6 +66,8 @@ def given(text: str) -> tuple[str, int]:
 
 def answer(text: str) -> tuple[active.Answer, str] | None:
     """What was typed: a label with its comment, skip or stop; None where it is none of these."""
+    if not _is_utf8(text):
+        return None
     first, _, rest = text.strip().partition(" ")
     if first.lower() in ("s", "skip") and not rest:
         return active.SKIP, ""
@@ -74,6 +76,14 @@ def answer(text: str) -> tuple[active.Answer, str] | None:
     if first in map(str, range(active.LOWEST, active.HIGHEST + 1)):
         return int(first), rest.strip()
     return None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a terminal's other bytes, as Python smuggles them through
+        return False
+    return True
 
 
 def check_terminal(there: bool) -> None:
@@ -86,13 +96,14 @@ def check_terminal(there: bool) -> None:
 def set_labels(objects: Objects, pairs: Sequence[tuple[str, int]], options: Options) -> None:
     """Store labels of ids as `given` has them, all or none."""
     rows = [ranking.row_of(objects, key) for key, _ in pairs]
-    labels.append(options.store, objects.ids[rows], np.array([value for _, value in pairs]), who=options.who)
+    given = np.array([value for _, value in pairs])
+    labels.append(options.store, objects.ids[rows], given, who=options.who, table=objects.numbered)
 
 
 def known_labels(objects: Objects, store: Path, write: Callable[[str], None]) -> np.ndarray:
     """Labels of the objects, ``(N,)``, -1 where there is none; and a word on what there is."""
     held = labels.latest(store) if Path(store).exists() else labels.Labels(objects.ids[:0], np.zeros(0, np.int64))
-    known, absent = labels.matched(held, objects.ids, str(store))
+    known, absent = labels.matched(held, objects.ids, str(store), objects.numbered)
     null = int(np.isnan(objects.score).sum())
     if not Path(store).exists():
         write(f"labels  {store} is not there yet: the first label makes it")
@@ -154,7 +165,7 @@ def converse(
     write : (text) -> None
     """
     now, comment = {"relevance": np.zeros(0)}, [""]
-    fetch, draw = ranking.album(model, objects, options.pictures) if options.pictures is not None else (None, None)
+    fetch, draw = album.open_album(model, objects, options.pictures) if options.pictures is not None else (None, None)
 
     def rank(label: np.ndarray) -> np.ndarray:
         now["relevance"] = ranking.relevance(model, objects, label, options.scale)
@@ -168,6 +179,8 @@ def converse(
                 found = answer(read(PROMPT))
             except EOFError:
                 return active.STOP
+            except UnicodeDecodeError:
+                found = None
             if found is not None:
                 comment[0] = found[1]
                 return found[0]
@@ -175,6 +188,7 @@ def converse(
 
     def store(row: int, value: int) -> None:
         ids = objects.ids[row : row + 1]
-        labels.append(options.store, ids, np.array([value]), who=options.who, comment=comment[0])
+        given = {"who": options.who, "comment": comment[0], "table": objects.numbered}
+        labels.append(options.store, ids, np.array([value]), **given)
 
     return active.session(rank, label, ask, store, every=options.every, limit=options.top, on_rank=fetch)

@@ -11,7 +11,9 @@ from astroad_jax import config, data, files, preprocess
 from astroad_jax.app.scoring import duplicates
 
 SHOWN = 12  # labels listed
-SPECTRAL = {"name": "vae", "likelihood": "ivar"}  # the method suggested for spectra
+# suggested for spectra: the DESI paper's method and training
+SPECTRAL = {"name": "vae", "likelihood": "ivar"}
+HELD_OUT, BATCH_SIZE, EPOCHS = 0.25, 512, 50
 
 
 def inspect(source: data.Source, settings: config.Data, spectra: config.Spectra | None = None) -> dict[str, Any]:
@@ -119,10 +121,13 @@ def suggest(found: dict[str, Any], given: config.Data, spectra: config.Spectra |
     several = len(set(found["labels"]) - {"", *given.anomalies}) >= 2
     useless = tuple(column["column"] for column in found["columns"] if column["lowest"] is None)
     incomplete = found["complete_rows"] < 0.9 * found["rows"]
+    spectral = "reasons" in found
+    known = {"path": files.canonical(found["path"]), **roles, "ignore": (*given.ignore, *useless)}
+    held_out = {"validation_fraction": given.validation_fraction or HELD_OUT} if spectral else {}
     return config.Run(
-        data=given.model_copy(update={"path": files.canonical(found["path"]), **roles, "ignore": (*given.ignore, *useless)}),
+        data=given.model_copy(update=known | held_out),
         preprocess=config.Preprocess(nan="lowest" if incomplete else "flag"),
         spectra=spectra or config.Spectra(),
-        method={"name": "mcdsvdd" if several else "deep_svdd"} if "reasons" not in found else SPECTRAL,
-        train=config.Train(balance=several and "reasons" not in found),
+        method=SPECTRAL if spectral else {"name": "mcdsvdd" if several else "deep_svdd"},
+        train=config.Train(batch_size=BATCH_SIZE, epochs=EPOCHS) if spectral else config.Train(balance=several),
     )

@@ -6,24 +6,24 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from astroad_jax import files
-from astroad_jax.analysis import active, portraits
+from astroad_jax.analysis import active, outliers
+from astroad_jax.analysis.ranks import combined_rank
 from astroad_jax.app import scoring
 from astroad_jax.app.bundle import Bundle, load_arrays, save_arrays
 from astroad_jax.engine import catalog
-from astroad_jax.engine.score import make_embedder, make_reconstructor
+from astroad_jax.engine.score import make_embedder
 from astroad_jax.errors import AstroadError, ConfigError, DataError, MismatchError, did_you_mean
-from astroad_jax.preprocess import spectra
-from astroad_jax.types import Search
 
 CACHE = "embedding.npz"  # in a score directory: its objects' embedding, so that a second call need not read them
 KNOWN = ("object_id", "ra", "dec", "label", "score", "p_value", "flags")
+COMPUTED = ("lof", "combined")  # what ranks but stands in no score file: it is a matter of all objects at once
 RESCORE = "score it again, with the same command as before"
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ class Objects(NamedTuple):
     parts : tuple of Part
     repeated : int
         Rows left out because their id is that of a stranger row.
+    numbered : str
+        Path of the table whose row numbers the ids are; empty where objects have ids of their own.
     """
 
     table: dict[str, np.ndarray]
@@ -60,6 +62,7 @@ class Objects(NamedTuple):
     place: np.ndarray
     parts: tuple[Part, ...]
     repeated: int
+    numbered: str
 
     @property
     def ids(self) -> np.ndarray:
@@ -78,7 +81,8 @@ def open_objects(model: Bundle, directories: Sequence[Path], by: str = "score") 
     Parameters
     ----------
     by : str
-        Column that ranks, up = stranger.
+        Column that ranks, up = stranger; ``lof``, the local outlier factor of the embedding among these objects (20
+        neighbours; the DESI paper's, section 5.2.2), or ``combined``, the mean of their ranks by it and by the score.
 
     Raises
     ------
@@ -96,14 +100,24 @@ def open_objects(model: Bundle, directories: Sequence[Path], by: str = "score") 
         tables.append(table)
         found.append((directory, book, parts))
     table = _joined(tables, found)
-    score = _column(table, by, directories)
+    score = _column(table, "score" if by in COMPUTED else by, directories)
     parts = tuple(part for _, _, own in found for part in own)
-    _check_numbered(table["object_id"], parts)
+    numbered = _numbered(model, table["object_id"], parts)
     embedded = [_embedding(model, *each, table["object_id"]) for each in found]
     features = np.where(np.isfinite(score)[:, None], np.concatenate(embedded), np.float32(np.nan))
-    place = _first_of_each(table["object_id"], score)
+    place, repeated = _first_of_each(table["object_id"], score), len(score)
     kept = {name: values[place] for name, values in table.items()}
-    return Objects(kept, score[place], features[place], place, parts, len(score) - len(place))
+    score, features = score[place], features[place]
+    if by in COMPUTED:
+        kept |= _computed(score, features)
+        score = kept[by]
+    return Objects(kept, score, features, place, parts, repeated - len(place), numbered)
+
+
+def _computed(score: np.ndarray, features: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns `COMPUTED`, NaN where there is no score."""
+    factor = outliers.lof_of_sample(features)
+    return {"lof": factor, "combined": combined_rank(score, factor)}
 
 
 def _length(table: dict[str, np.ndarray]) -> int:
@@ -165,7 +179,8 @@ def _column(table: dict[str, np.ndarray], by: str, directories: Sequence[Path]) 
     """The column that ranks, NaN where the score is null."""
     numbers = [name for name, values in table.items() if values.dtype.kind in "iuf" and name not in ("object_id", "flags")]
     if by not in numbers:
-        raise ConfigError("no such column to rank by", where="--by", got=by, expected=did_you_mean(by, numbers))
+        known = did_you_mean(by, [*numbers, *COMPUTED])
+        raise ConfigError("no such column to rank by", where="--by", got=by, fix=known)
     score = np.where(np.isfinite(table["score"]), table[by].astype(np.float64), np.nan)
     if not np.isfinite(score).any():
         raise DataError(
@@ -178,17 +193,24 @@ def _column(table: dict[str, np.ndarray], by: str, directories: Sequence[Path]) 
     return score
 
 
-def _check_numbered(ids: np.ndarray, parts: Sequence[Part]) -> None:
-    """Refuse several tables whose objects have row numbers for ids: a label would be that of several objects."""
-    numbered = [part for part in parts if np.array_equal(ids[part.start : part.start + part.rows], np.arange(part.rows))]
-    if len(numbered) > 1:
+def _numbered(model: Bundle, ids: np.ndarray, parts: Sequence[Part]) -> str:
+    """Table whose objects have row numbers for ids; refused beside others: a label would be that of several objects."""
+    counted = [part for part in parts if np.array_equal(ids[part.start : part.start + part.rows], np.arange(part.rows))]
+    without = [part.partition.path for part in counted if not _has_ids(model, part.partition.path)]
+    if len(counted) > 1 or (without and len(parts) > 1):
         raise DataError(
             "the objects of these tables cannot be told apart",
-            where=", ".join(part.partition.path for part in numbered),
+            where=", ".join(part.partition.path for part in parts),
             expected="ids: labels are kept by them",
-            got="row numbers in more than one table",
-            fix="score them with an id column (data.id=COLUMN), or rank them one by one",
+            got=f"row numbers in {', '.join(part.partition.path for part in counted)}",
+            fix="score them with an id column (data.id=COLUMN), or rank them one by one, each with --labels of its own",
         )
+    return without[0] if without else ""
+
+
+def _has_ids(model: Bundle, path: str) -> bool:
+    """Whether a table has a column of ids, which may be whole numbers from 0 on as well."""
+    return bool(scoring.roles_for(model, scoring._open(model, path)).id)
 
 
 def _first_of_each(ids: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -255,75 +277,12 @@ def row_of(objects: Objects, text: str) -> int:
     return int(rows[0])
 
 
-def fetch(objects: Objects, rows: Sequence[int]) -> dict[int, np.ndarray]:
-    """Preprocessed objects of some rows: one pass over the inputs that hold them, as far as needed."""
-    wanted, found = {int(objects.place[row]): int(row) for row in rows}, {}
-    for part in objects.parts:
-        own = np.array(sorted(place for place in wanted if 0 <= place - part.start < part.rows), np.int64)
-        start = part.start
-        for chunk in part.partition.chunks() if len(own) else ():
-            for place in own[(own >= start) & (own < start + len(chunk.x))].tolist():
-                found[wanted[place]] = np.array(chunk.x[place - start])
-            start += len(chunk.x)
-            if start > own[-1]:
-                break
-    if len(found) < len(wanted):
-        where = ", ".join(part.partition.path for part in objects.parts)
-        raise DataError("objects are gone from their table", where=where, got=len(wanted) - len(found), fix=RESCORE)
-    return found
-
-
-def album(model: Bundle, objects: Objects, folder: Path) -> tuple[Callable[[Sequence[int]], None], Callable[[int], Path]]:
-    """Pictures of objects: a function that reads some at once, and one that draws one of them, or the one it is asked for.
-
-    Beside an object is what the model makes of it, where the method has a decoder.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError("no pictures can be written here", where=str(folder), got=error, fix="choose another") from error
-    held: dict[int, np.ndarray] = {}
-    rebuild = None
-    if model.method.reconstruct is not None and not isinstance(model.method.score, Search):
-        rebuild = make_reconstructor(model.method, seed=model.settings.train.seed)
-
-    def read(rows: Sequence[int]) -> None:
-        kept = {row: held[row] for row in rows if row in held}
-        held.clear()
-        held.update(kept | fetch(objects, [row for row in rows if row not in kept]))
-
-    def draw(row: int) -> Path:
-        if row not in held:
-            read([row])
-        x, ids = held[row][None], objects.ids[row : row + 1]
-        rebuilt = rebuild(model.state, x, ids)["reconstruction"][0] if rebuild is not None else None
-        path = folder / f"{_file_name(str(ids[0]))}.png"
-        portraits.portrait(path, x[0], rebuilt, names=model.schema.features, grid=_wavelengths(model), title=str(ids[0]))
-        return path
-
-    return read, draw
-
-
-def _wavelengths(model: Bundle) -> np.ndarray | None:
-    """Of spectra that were brought to the run's grid on reading; what else is called a spectrum has a grid of its own."""
-    grid = model.settings.spectra
-    ours = model.schema.features == ("spectrum",) and model.schema.shape == (2, grid.bins)
-    return spectra.grid_centres(grid) if ours else None
-
-
-def _file_name(name: str) -> str:
-    """An id as a file name; one that cannot be it as it stands gets a digest, so that no two meet."""
-    safe = re.sub(r"[^A-Za-z0-9._+-]", "_", name).lstrip(".")[:100]
-    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-
-
 def export(path: Path, objects: Objects, relevance: np.ndarray, label: np.ndarray, most: int | None = None) -> int:
     """Write the ranking as Parquet or CSV, most relevant first, and return its number of rows.
 
     Columns: ``object_id`` in its own type, ``ra``, ``dec``, ``class`` (the scores' ``label``) where there are any,
-    ``score``, ``p_value``, ``flags``, the ``relevance``, and the user's ``label``, null for unlabelled objects. Objects
-    without a score come last, with a null relevance.
+    ``score``, ``p_value``, ``flags``, those of `COMPUTED` where one of them ranks, the ``relevance``, and the user's
+    ``label``, null for unlabelled objects. Objects without a score come last, with a null relevance.
 
     Raises
     ------
@@ -359,15 +318,16 @@ def check(scale: str, export: Path | None) -> None:
         expected = ", ".join(get_args(active.Scale))
         raise ConfigError("no such scale", where="--scale", expected=expected, got=scale, fix="choose one of these")
     if export is not None and Path(export).suffix not in (".parquet", ".csv"):
-        expected = "a name that ends in .parquet or .csv"
-        raise ConfigError("a ranking is written as Parquet or CSV", where="--export", expected=expected, got=export)
+        expected, fix = "a name that ends in .parquet or .csv", "name the file so"
+        what = "a ranking is written as Parquet or CSV"
+        raise ConfigError(what, where="--export", expected=expected, got=export, fix=fix)
 
 
 def _columns(
     objects: Objects, relevance: np.ndarray, label: np.ndarray
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     """Name, values, and which are null."""
-    for name in KNOWN:
+    for name in (*KNOWN, *COMPUTED):
         if name in objects.table:
             values = objects.table[name]
             null = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)

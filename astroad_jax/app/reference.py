@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, get_args
 
 from astroad_jax import config
 from astroad_jax.methods import configure
@@ -19,7 +20,8 @@ def reference(method: str = "mcdsvdd") -> str:
     Returns
     -------
     str
-        What `config.load` reads as the defaults; keys that are unset by default are commented out.
+        What `config.load` reads as the defaults. Keys that are unset by default are commented out, and so are those whose
+        default another key changes: given, they would stay as they are when that key is edited.
 
     Raises
     ------
@@ -42,13 +44,19 @@ def _entry(table: config.Frozen) -> Callable[[str], str]:
 
     def lines(key: str) -> str:
         value, meaning = getattr(table, key), describe(type(table), key)
-        choices = getattr(type(table).model_fields[key].annotation, "__args__", ())
-        named = [item for item in choices if isinstance(item, str)]
+        named = _choices(type(table).model_fields[key].annotation)
         comment = f"({' | '.join(named)}) {meaning}".rstrip() if len(named) > 1 else meaning
-        entry = f"# {key} =" if value is None else config.setting(key, value).replace("=", " = ", 1)
+        entry = f"{key} =" if value is None else config.setting(key, value).replace("=", " = ", 1)
+        entry = f"# {entry}" if value is None or key in table.VARYING else entry
         return f"# {comment}\n{entry}" if comment else entry
 
     return lines
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The words that a key may be, and those of a key that may be unset as well."""
+    parts = [[item] if isinstance(item, str) else _choices(item) for item in get_args(annotation)]
+    return [word for part in parts for word in part]
 
 
 def describe(model: type[config.Frozen], key: str) -> str:

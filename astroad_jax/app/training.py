@@ -17,7 +17,7 @@ from astroad_jax.engine import rundir, sharding
 from astroad_jax.engine.feed import resident, with_valid
 from astroad_jax.engine.score import make_scorer
 from astroad_jax.engine.train import Fitted, fit
-from astroad_jax.errors import DataError, DivergedError
+from astroad_jax.errors import ConfigError, DataError, DivergedError
 from astroad_jax.methods import configure
 from astroad_jax.methods.augment import augmented
 from astroad_jax.types import Feed, Method, Plan
@@ -51,6 +51,7 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
         log.warning("%s has no id column (data.id): its objects are numbered by row", source.path)
     prepared = (_stream if settings.data.stream else _load)(source, roles, settings)
     method, options = bundle.make_method(prepared.schema, settings), settings.train
+    _check_heeded(method, settings)
     with rundir.open_run(out, settings, prepared.feed, options.keep_checkpoints) as hooks:
         if is_primary():
             bundle.save_schema(out, prepared.schema, settings)
@@ -81,6 +82,20 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
 def _augmented(method: Method, shape: tuple[int, ...], options: config.Train) -> Method:
     """The method as it is trained; what is trained is the same."""
     return augmented(method, shape) if options.augment == "turn" else method
+
+
+def _check_heeded(method: Method, settings: config.Run) -> None:
+    """Refuse held-out rows that nothing would look at: they would be missing from the training for nothing."""
+    fraction = settings.data.validation_fraction
+    if not fraction or any(stage.held_out for stage in method.stages):
+        return
+    raise ConfigError(
+        "nothing would look at the validation rows",
+        where="data.validation_fraction",
+        expected="0, or a method whose learning rate goes by them",
+        got=f"{fraction}, and a {settings.method['name']} whose learning rate stays as it is",
+        fix="set data.validation_fraction = 0, or method.name = vae with method.plateau = 5",
+    )
 
 
 def _check_scores(scores: np.ndarray, out: Path) -> None:

@@ -86,7 +86,7 @@ def keep_best(method: Method, every: int) -> Method:
             due = (held.step % every == 0) | (held.step == stage.num_steps)
             return jax.lax.cond(due, lambda h: _select(stage, h, batch["valid"]), lambda h: h, held), metrics
 
-        return stage._replace(init=init, step=step)
+        return stage._replace(init=init, step=step, held_out=not plain)
 
     return method._replace(
         stages=tuple(selecting(stage) for stage in method.stages),

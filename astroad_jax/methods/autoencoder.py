@@ -77,7 +77,7 @@ def stage(
 
     def init(key: Key, batch: Batch, previous: State | None) -> AutoencoderState:
         del previous
-        x, mask = rows(batch)
+        x, _ = rows(batch)
         key_e, key_d = jax.random.split(key)
         encoded, enc = encoder.init_with_output(key_e, x)
         dec = decoder.init(key_d, encoded)

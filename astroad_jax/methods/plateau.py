@@ -99,9 +99,10 @@ def lowering(stage: Stage, *, every: int, patience: int, factor: float = 0.1) ->
     Returns
     -------
     Stage
-        An epoch is judged by ``stage.validate`` on the batch's ``valid`` columns (held-out rows, all of them). Where the
-        feed has none, it is judged by the mean training loss of its rows, dropout and drawn codes included: that falls on
-        while the network overfits, so it lowers the rate later or never. Metrics gain ``rate`` (the factor in force) and,
+        An epoch is judged by ``stage.validate`` on the batch's ``valid`` columns (held-out rows, all of them): of a
+        variational autoencoder the loss at the mean of the code, not at draws of it. Where the feed has none, it is judged
+        by the mean training loss of its rows, dropout and drawn codes included: that falls on while the network overfits,
+        so it lowers the rate later or never. Metrics gain ``rate`` (the factor in force) and,
         with held-out rows, ``validation`` (their last loss; of the untrained network before the first epoch ends).
     """
 
@@ -126,4 +127,4 @@ def lowering(stage: Stage, *, every: int, patience: int, factor: float = 0.1) ->
         metrics = metrics | {"rate": opt.scale} | ({"validation": opt.value} if "valid" in batch else {})
         return state._replace(opt=opt), metrics
 
-    return stage._replace(init=init, step=step)
+    return stage._replace(init=init, step=step, held_out=True)

@@ -9,7 +9,7 @@ reconstruction probability", algorithm 4.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -86,11 +86,13 @@ class Config(Dense):
         Which component is the score, of ``ivar`` and ``learnt``.
     """
 
+    VARYING: ClassVar[tuple[str, ...]] = tuple(SPECTRA)
     name: Literal["vae"] = "vae"
     code_bias: bool = True
     likelihood: Literal["fixed", "ivar", "learnt"] = Field(
         "fixed",
-        description="width of the likelihood: sigma; of spectra, the inverse variance they come with; of the decoder",
+        description="width of the likelihood: sigma; of spectra, the inverse variance they come with; of the decoder. "
+        "astroad keys comments out the defaults under fixed of the keys that have the DESI paper's values under the others",
     )
     sigma: float = Field(1.0, gt=0, description="standard deviation of the likelihood, in units of the scaled features")
     sigma_floor: float = Field(1e-4, gt=0, description="learnt: the least standard deviation")
@@ -117,6 +119,8 @@ class Config(Dense):
             raise ValueError("the fixed likelihood has one score, a mean over samples >= 1: score_by is not for it")
         if self.likelihood != "fixed" and (self.score_by is None or self.sigma != 1.0):
             raise ValueError("sigma is the fixed likelihood's; this one has score_by = weighted_mse or probability")
+        if self.likelihood != "learnt" and self.sigma_floor != type(self).model_fields["sigma_floor"].default:
+            raise ValueError("sigma_floor is the learnt likelihood's: leave it out, or set likelihood = learnt")
         if self.score_by == "probability" and not self.samples:
             raise ValueError("score_by = probability takes samples >= 1")
         return self
@@ -304,7 +308,10 @@ def _stage(nets: Nets, tx: optax.GradientTransformation, num_steps: int, beta: f
         return new, {"loss": value, "kl": kl}
 
     def validate(state: VAEState, batch: Batch) -> jax.Array:
-        """The loss at the mean of the code, without dropout: the same for the same state."""
+        """The loss at the mean of the code, without dropout: the same for the same state.
+
+        It is not the bound that is trained: the cost there is that of draws of the code, whose scatter adds to it as a rule.
+        """
         x, mask = rows(batch)
         mean, log_var = nets.encode(state, x)
         cost = likelihood.cost(x, nets.decode(state, mean))
