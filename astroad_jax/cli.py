@@ -265,6 +265,29 @@ def evaluate(
 
 
 @app.command()
+def select(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory of the model")],
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="score directory")],
+    fdr: Annotated[float | None, typer.Option("--fdr", help="share of those taken that may be false")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="share of ordinary objects that may be taken")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="write them (.parquet or .csv)")] = None,
+    debug: Debug = False,
+) -> None:
+    """Take the strange objects of a catalogue by a rate of false ones, and say how many of these to expect."""
+    with _errors(debug):
+        from astroad_jax.app import bundle, selecting
+
+        if out is not None:
+            selecting.check_format(out)
+        found = selecting.select(bundle.load(run), scores, discovery=fdr, alarm=rate)
+        for name, value in found.measures.items():
+            print(f"{name:26s} {_number(value)}")
+        if out is not None:
+            selecting.write(out, found.table)
+            print(f"{'selection':26s} {out}")
+
+
+@app.command()
 def rank(
     scores: Annotated[list[Path], typer.Argument(metavar="SCORES...", help="score directories")],
     run: Annotated[Path, typer.Option("--run", help="run directory of the model that made the scores")],

@@ -20,6 +20,7 @@ TINY = {
     "score_throughput": ['cases=["autoencoder-1024"]', "batches=[1,3]", "pyod=false"],
     "latent_search": ["size=8", "batches=[2]"],
     "gan_step": ["size=8"],
+    "catalog": ['cases=["dense"]', "memory=[500]", "pieces=[2]"],
     "spectra": ["pixels=300", "bins=40", "rows=[60]", "grow=[60]", "batches=[3]"],
     "spectra_vae": ["hidden=[6]", "batches=[1]", "repeats=1"],
 }

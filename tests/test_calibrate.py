@@ -132,3 +132,36 @@ def test_rows_needed_are_just_enough(rate):
     rows = calibrate.rows_needed(rate)
     assert np.isfinite(calibrate.threshold(np.arange(float(rows)), rate).value)
     assert rows == 1 or np.isinf(calibrate.threshold(np.arange(rows - 1.0), rate).value)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.5])
+def test_benjamini_hochberg_is_scipys(rate: float):
+    from scipy.stats import false_discovery_control
+
+    rng = np.random.default_rng(3)
+    for size in (1, 7, 500):
+        p = np.round(rng.uniform(0, 1, size) ** 2, 3)
+        p[: size // 3] = 0.001
+        taken = calibrate.benjamini_hochberg(np.append(p, NAN), rate)
+        np.testing.assert_array_equal(taken[:-1], false_discovery_control(p) <= rate)
+        assert not taken[-1]
+
+
+def test_false_discoveries_stay_below_the_rate():
+    """With conformal p-values, which share their calibration rows."""
+    rng, shares, found = np.random.default_rng(4), [], []
+    for _ in range(300):
+        calibration, inliers, strange = rng.normal(size=500), rng.normal(size=180), rng.normal(4, 1, size=20)
+        p = calibrate.p_values(np.concatenate([inliers, strange]), calibration)
+        taken = calibrate.benjamini_hochberg(p, 0.2)
+        shares.append(taken[:180].sum() / max(1, taken.sum()))
+        found.append(taken[180:].mean())
+    assert np.mean(shares) <= 0.2 + 3 * np.std(shares) / np.sqrt(300)
+    assert np.mean(found) > 0.5
+
+
+def test_nothing_to_discover():
+    assert not calibrate.benjamini_hochberg(np.array([0.5, NAN, 0.9]), 0.1).any()
+    assert not calibrate.benjamini_hochberg(np.array([NAN]), 0.1).any()
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        calibrate.benjamini_hochberg(np.array([0.5]), 1.0)

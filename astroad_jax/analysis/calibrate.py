@@ -112,6 +112,32 @@ def threshold(calibration: np.ndarray, false_alarm_rate: float, level: float = 0
     return Threshold(value, allowed / (num + 1), low, high, num)
 
 
+def benjamini_hochberg(p: np.ndarray, rate: float) -> np.ndarray:
+    """Which objects to take so that at most a share of the taken ones is false, on average.
+
+    The k smallest p-values are taken, for the largest k with p_(k) <= rate k / m (Benjamini & Hochberg 1995). Conformal
+    p-values share their calibration rows, and the guarantee holds for them all the same (Bates et al. 2023, theorem 2),
+    where inliers are exchangeable with the calibration rows.
+
+    Parameters
+    ----------
+    p : (N,) float
+        p-values; a null one (NaN) is never taken, and not counted in m.
+    rate : float
+        Of false discoveries, between 0 and 1.
+
+    Returns
+    -------
+    (N,) bool
+    """
+    p = np.asarray(p, np.float64)
+    if not 0 < rate < 1:
+        raise ValueError(f"expected a false discovery rate between 0 and 1, got {rate}")
+    known = np.sort(p[~np.isnan(p)])
+    reached = np.flatnonzero(known <= rate * np.arange(1, len(known) + 1) / max(1, len(known)))
+    return p <= known[reached[-1]] if len(reached) else np.zeros(len(p), bool)
+
+
 def rows_needed(false_alarm_rate: float) -> int:
     """Calibration rows without which no line has this rate: 1 / (n + 1) is the smallest p-value."""
     return max(1, math.ceil(1 / false_alarm_rate - 1e-9) - 1)

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,26 @@ FLAG_NAMES = {**preprocess.FLAG_NAMES, DUPLICATE_ID: "id occurs more than once i
 log = logging.getLogger(__name__)
 
 
-def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path, progress: bool = False) -> catalog.Report:
+def score(
+    model: Bundle,
+    sources: Sequence[data.Source | str | Path],
+    out: Path,
+    progress: bool = False,
+    scorer: Callable[..., dict[str, np.ndarray]] | None = None,
+) -> catalog.Report:
     """Score tables into `out`, one Parquet file a table.
 
     A table that cannot be read, or that lacks a column the model needs, is quarantined with its reason. Rows whose id
     occurs more than once are scored and flagged.
+
+    Parameters
+    ----------
+    sources : sequence of Source, str or Path
+        Tables; a directory of them, a pattern or a HATS catalogue is as many as it has files.
+    out : Path
+        Score directory; what is scored there already is left as it is.
+    scorer : callable, optional
+        ``model.scorer()``, where it was compiled before.
 
     Returns
     -------
@@ -41,14 +56,13 @@ def score(model: Bundle, sources: Sequence[data.Source | str | Path], out: Path,
     """
     if (Path(out) / "checkpoints").exists():
         raise DataError("this directory holds a run", where=str(out), fix="choose another for the scores (--out)")
-    scorer = model.scorer(progress=progress)
     partitions = plan(model, sources)
     if progress:
         size = sum(item.size for item in partitions) / 1e9
         print(f"{len(partitions)} inputs, {size:.3g} GB; the bar estimates the time", file=sys.stderr)
     p_value = model.p_value
     return catalog.score_catalog(
-        scorer,
+        scorer or model.scorer(progress=progress),
         model.state,
         partitions,
         out,
