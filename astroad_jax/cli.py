@@ -90,10 +90,11 @@ def quickstart(
 ) -> None:
     """Train, score, evaluate and draw, on a mock survey or on your own table."""
     with _errors(debug):
+        from astroad_jax.app import words
         from astroad_jax.app.quickstart import quickstart as run
 
         tour = run(data, out, settings or [], progress=True)
-        _show(tour.evaluation)
+        words.show(tour.evaluation)
         print(f"\nmodel   {tour.run}\nscores  {tour.scores}")
         for figure in tour.evaluation.figures:
             print(f"figure  {figure}")
@@ -110,7 +111,7 @@ def inspect(
     """Say what tables hold and what is wrong with them, and print a configuration to start from."""
     with _errors(debug):
         from astroad_jax import config
-        from astroad_jax.app import inspection
+        from astroad_jax.app import inspection, words
         from astroad_jax.data import open_source
 
         chosen = config.load(None, settings or [])
@@ -118,8 +119,8 @@ def inspect(
             source = open_source(path, size=chosen.data.size, spectra=chosen.spectra)
             found = inspection.inspect(source, chosen.data, chosen.spectra)
             text = config.dumps(inspection.suggest(found, chosen.data, chosen.spectra))
-            print(_table_report(found))
-            print(text if path == files[0] else _commented(text))  # one configuration a file
+            print(words.table_report(found))
+            print(text if path == files[0] else words.commented(text))  # one configuration a file
 
 
 @app.command()
@@ -218,10 +219,11 @@ def status(
 ) -> None:
     """Say how far a training or scoring command is that runs elsewhere, or was stopped."""
     with _errors(debug):
+        from astroad_jax.app import words
         from astroad_jax.app.status import status as look
 
         for name, value in look(directory).items():
-            print(f"{name:18s} {_number(value)}")
+            print(f"{name:18s} {words.number(value)}")
 
 
 @app.command()
@@ -255,11 +257,11 @@ def evaluate(
 ) -> None:
     """Measure and draw a score directory: ROC, histogram with thresholds, training curves, the strangest objects."""
     with _errors(debug):
-        from astroad_jax.app import bundle
+        from astroad_jax.app import bundle, words
         from astroad_jax.app.evaluation import evaluate as measure
 
         found = measure(bundle.load(run, settings or []), run, scores, held_out_only=not everything)
-        _show(found)
+        words.show(found)
         for figure in found.figures:
             print(f"figure  {figure}")
 
@@ -275,13 +277,13 @@ def select(
 ) -> None:
     """Take the strange objects of a catalogue by a rate of false ones, and say how many of these to expect."""
     with _errors(debug):
-        from astroad_jax.app import bundle, selecting
+        from astroad_jax.app import bundle, selecting, words
 
         if out is not None:
             selecting.check_format(out)
         found = selecting.select(bundle.load(run), scores, discovery=fdr, alarm=rate)
         for name, value in found.measures.items():
-            print(f"{name:26s} {_number(value)}")
+            print(f"{name:26s} {words.number(value)}")
         if out is not None:
             selecting.write(out, found.table)
             print(f"{'selection':26s} {out}")
@@ -346,57 +348,6 @@ def _split(settings: list[str]) -> tuple[Path | None, list[str]]:
         fix = f"a table is given as --data {first}; astroad inspect writes a configuration for it"
         raise ConfigError("this is no configuration", where=first, expected="a TOML file, or KEY=VALUE", fix=fix)
     return Path(first), settings[1:]
-
-
-def _show(found: Any) -> None:
-    """Print an evaluation."""
-    from astroad_jax.analysis.report import table
-
-    print("\nstrangest objects\n" + table(found.top, digits=5))
-    print()
-    for name, value in found.measures.items():
-        print(f"{name:22s} {_number(value)}")
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return " to ".join(_number(item) for item in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _table_report(found: dict[str, Any]) -> str:
-    """An inspection in words, each line a TOML comment: what `inspect` prints is a configuration as it stands."""
-    from astroad_jax.analysis.report import table
-
-    roles, labels = found["roles"], found["labels"]
-    counts = {name.replace("_", " "): found[name] for name in ("complete_rows", "empty_rows", "duplicate_ids")}
-    lines = [
-        f"{found['path']}: {found['format']}, {found['rows']} rows, {len(found['columns'])} features",
-        "  ".join(f"{name}: {roles[name] or '-'}" for name in ("id", "ra", "dec", "label")),
-        "  ".join(f"{name} {count}" for name, count in counts.items()),
-        *(["labels: " + ", ".join(f"{name or '(none)'} {count}" for name, count in labels.items())] if labels else []),
-        *_selection_lines(found),
-        *([] if roles["id"] else ["no column is known to hold ids: objects get row numbers, unless data.id names one"]),
-        *([f"left out: {', '.join(f'{n} ({t})' for n, t in found['left_out'].items())}"] if found["left_out"] else []),
-        *table(found["columns"]).splitlines(),
-        "",
-        "a configuration to start from",
-    ]
-    return _commented("\n".join(lines))
-
-
-def _selection_lines(found: dict[str, Any]) -> list[str]:
-    """Of spectra: their grid, and how many objects are left out for what."""
-    if "grid" not in found:
-        return []
-    reasons = [f"  {count} {name}" for name, count in found["reasons"].items()]
-    return [f"spectra: {found['grid']}", f"objects left out: {found['left_out_rows']} of {found['rows']}", *reasons]
-
-
-def _commented(text: str) -> str:
-    return "\n".join(f"# {line}".rstrip() for line in text.splitlines())
 
 
 def main() -> None:

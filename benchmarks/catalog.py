@@ -13,8 +13,8 @@ A model is trained for a moment and scores Parquet catalogues by `app.scoring.sc
 - *pieces*: time per row of the same rows in more and more files, and by more processes that share the files.
 
 Keys: cases=["dense","images"], rows=100000, images=8192 (of the share part), repeats=3, peer=true; memory=[10000,...]
-(rows), rows_per_file=100000, pieces=[1,10,100], processes=[1,2], features=152. Time on 2 cores: about 30 minutes, most of it the
-10^7 rows, which take 7 GB of disk (hard links to one file where the file system has them: 70 MB).
+(rows), rows_per_file=100000, pieces=[1,10,100], processes=[1,2], features=152. Time on 2 cores: about 30 minutes, most of
+it the 10^7 rows, which take 7 GB of disk (hard links to one file where the file system has them: 70 MB).
 """
 
 from __future__ import annotations
