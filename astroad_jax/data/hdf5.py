@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,9 +24,12 @@ from astroad_jax.data.source import (
     select,
     shared_rows,
 )
+from astroad_jax.errors import DataError
 
 if TYPE_CHECKING:
     import h5py
+
+TRIAL_SECONDS, TRIAL_RATE = 10.0, 1e6  # allowed for a trial reading, and the least bytes a second on top
 
 
 class _Place(NamedTuple):
@@ -38,8 +44,9 @@ def open_hdf5(path: str) -> Source:
 
     A column is called by the last part of its path, or by the whole path where that is not unique. Data sets
     whose first dimension is not the one most of them share (a wavelength grid, say) are no columns. Cut files
-    always show; flipped bits only where the writer used ``fletcher32``. Text of variable length cannot have it,
-    and damage to it can keep the HDF5 library itself busy for ever: store text of fixed length.
+    always show; flipped bits only where the writer used ``fletcher32``. Text of variable length cannot have it, and damage
+    to it can keep the HDF5 library busy for ever, or end the process: it is read once by a process of its own first (a
+    third of a second). Text of fixed length needs none of this.
 
     Raises
     ------
@@ -51,6 +58,9 @@ def open_hdf5(path: str) -> Source:
         num_rows = shared_rows(shapes)
         places = _places(file, [name for name, shape in shapes.items() if shape[0] == num_rows])
         known = {name: _column(file[place.dataset], place.field) for name, place in places.items()}
+        loose = [place.dataset for place in places.values() if _is_loose(file[place.dataset], place.field)]
+    if loose:
+        _try_text(path, loose)
 
     def chunks(rows: int = ROWS, columns: Sequence[str] | None = None) -> Iterator[dict[str, np.ndarray]]:
         names = select(known, columns, path)
@@ -61,6 +71,44 @@ def open_hdf5(path: str) -> Source:
 
     suffix = ".hdf5" if path.lower().endswith(".hdf5") else ".h5"
     return Source(partition_name(path, suffix), path, "hdf5", known, num_rows, chunks)
+
+
+TRIAL = """
+import sys, h5py
+with h5py.File(sys.argv[1], "r") as file:
+    for name in sys.argv[2:]:
+        for start in range(0, len(file[name]), 65536):
+            file[name][start : start + 65536]
+"""
+
+
+def _is_loose(dataset: h5py.Dataset, field: str) -> bool:
+    """Whether this is text of variable length."""
+    import h5py
+
+    found = h5py.check_string_dtype((dataset.dtype[field] if field else dataset.dtype).base)
+    return found is not None and found.length is None
+
+
+def _try_text(path: str, datasets: list[str]) -> None:
+    """Read text of variable length in a process of its own, which may hang or die in our place."""
+    limit = TRIAL_SECONDS + os.path.getsize(path) / TRIAL_RATE
+    command = [sys.executable, "-c", TRIAL, path, *dict.fromkeys(datasets)]
+    try:
+        done = subprocess.run(command, timeout=limit, capture_output=True, text=True, check=False)
+    except subprocess.TimeoutExpired:
+        got = f"still busy after {limit:.0f} seconds"
+    else:
+        if not done.returncode:
+            return
+        got = (done.stderr.strip().splitlines() or [f"the reading process died ({done.returncode})"])[-1]
+    raise DataError(
+        "this file cannot be read as HDF5",
+        where=f"{path}, text of variable length in {', '.join(dict.fromkeys(datasets))}",
+        expected="a whole HDF5 file",
+        got=got,
+        fix="it is damaged: fetch or write it again, with text of fixed length if you can",
+    )
 
 
 def _open(path: str) -> h5py.File:
