@@ -15,9 +15,10 @@ CASES = 25  # `python -m tests.corruption` does a thousand
 @pytest.mark.parametrize("format", FORMATS)
 def test_damaged_files_are_read_or_refused(tmp_path, monkeypatch, format):
     monkeypatch.setenv("PYTHONPATH", str(corruption.Path(__file__).resolve().parents[1]))
-    found = [(case, ended) for case, ended in corruption.outcomes(tmp_path, format, CASES)]
+    cases = 8 if format == "hdf5 text" else CASES  # some of these take as long as a hang is allowed to
+    found = list(corruption.outcomes(tmp_path, format, cases))
     assert [(case, ended) for case, ended in found if ended not in (corruption.GOOD, corruption.REFUSED)] == []
-    assert sum(ended == corruption.REFUSED for _, ended in found) > CASES // 10
+    assert sum(ended == corruption.REFUSED for _, ended in found) > cases // 10
 
 
 def test_every_format_is_damaged(tmp_path):
