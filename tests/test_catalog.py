@@ -476,3 +476,24 @@ def test_a_model_without_labels_calls_nothing_an_anomaly(run, sky):
     assert evaluation.anomalous(model._replace(settings=anonymous), sky) is None
     np.testing.assert_array_equal(evaluation.anomalous(model, sky), sky["label"] == "anomaly")
     assert evaluation.anomalous(model, {"object_id": sky["object_id"]}) is None
+
+
+def test_features_in_other_units_are_refused_with_the_differences(sky, tmp_path):
+    """What names no unit is taken as it is."""
+    from astropy.table import Table
+
+    def table(name: str, **units: str) -> Path:
+        held = Table({key: values for key, values in sky.items() if key != "kind"})
+        for key, unit in units.items():
+            held[key].unit = unit
+        held.write(tmp_path / f"{name}.fits")
+        return tmp_path / f"{name}.fits"
+
+    assert runs.train(table("trained", skew="mag", iqr="mag"), tmp_path / "run", "data.ignore=[]", *SETTINGS).code == 0
+    bare, same, other = table("bare"), table("same", iqr="mag"), table("other", skew="Jy", iqr="mag")
+    ended = score(tmp_path / "run", tmp_path / "scores", bare, same, other)
+    assert ended.code == 3
+    assert "quarantined 1 files" in ended.out
+    assert "expected: skew in mag" in ended.err
+    assert "got: skew in Jy" in ended.err
+    assert "iqr" not in ended.err

@@ -38,9 +38,13 @@ CHANGEABLE = ("score.", "data.anomalies", "spectra.redshifts", *READING)
 
 
 class Schema(NamedTuple):
-    """What the model was trained on; `raw_shape` is an object's as it was read, `shape` that after preprocessing."""
+    """What the model was trained on; `raw_shape` is an object's as it was read, `shape` that after preprocessing.
+
+    `units` are those of the features, empty where the table named none.
+    """
 
     features: tuple[str, ...]
+    units: tuple[str, ...]
     raw_shape: tuple[int, ...]
     shape: tuple[int, ...]
     classes: tuple[str, ...]
@@ -86,6 +90,7 @@ def save_schema(run: Path, schema: Schema, settings: config.Run) -> None:
     """Write ``model.json``."""
     note = {
         "features": list(schema.features),
+        "units": list(schema.units),
         "raw_shape": list(schema.raw_shape),
         "shape": list(schema.shape),
         "classes": list(schema.classes),
@@ -110,7 +115,7 @@ def load_schema(run: Path) -> Schema:
     try:
         plan = Plan(**note["plan"] | {"shape": tuple(note["shape"])})
         shapes = tuple(note["raw_shape"]), tuple(note["shape"])
-        return Schema(tuple(note["features"]), *shapes, tuple(note["classes"]), plan)
+        return Schema(tuple(note["features"]), tuple(note["units"]), *shapes, tuple(note["classes"]), plan)
     except (KeyError, TypeError) as error:
         raise CorruptError("a file of this run is damaged", where=str(path), got=repr(error), fix="train again") from error
 

@@ -181,7 +181,7 @@ def roles_for(model: Bundle, source: data.Source) -> data.Roles:
 
 
 def _check_features(model: Bundle, source: data.Source) -> None:
-    """Refuse a table that lacks what the model was trained on."""
+    """Refuse a table that lacks what the model was trained on, or has it in other units; no unit is any unit."""
     missing = [name for name in model.schema.features if name not in source.columns]
     if missing:
         raise DataError(
@@ -190,6 +190,17 @@ def _check_features(model: Bundle, source: data.Source) -> None:
             expected=", ".join(map(repr, missing[:20])) + (f" and {len(missing) - 20} more" if len(missing) > 20 else ""),
             got=", ".join(list(source.columns)[:20]),
             fix="rename or add these columns in the table: the model was trained on them",
+        )
+    pairs = [(name, unit, source.columns[name].unit) for name, unit in zip(model.schema.features, model.schema.units)]
+    differing = [(name, unit, found) for name, unit, found in pairs if unit and found and unit != found]
+    if differing:
+        more = f" and {len(differing) - 20} more" if len(differing) > 20 else ""
+        raise DataError(
+            "this table has features in other units than the model was trained on",
+            where=source.path,
+            expected=", ".join(f"{name} in {unit}" for name, unit, _ in differing[:20]) + more,
+            got=", ".join(f"{name} in {found}" for name, _, found in differing[:20]) + more,
+            fix="convert them; where it is the same unit spelt otherwise, spell it as in the training table",
         )
 
 

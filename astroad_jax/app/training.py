@@ -155,11 +155,15 @@ def _load(source: data.Source, roles: data.Roles, settings: config.Run) -> Prepa
         rows = parts.validation[usable[parts.validation]]
         feed = _validated(feed, {"x": x[rows], "y": y[rows]}, source)
     sizes = plan(feed, x.shape[1:], len(classes), settings)
-    schema = bundle.Schema(roles.features, table.x.shape[1:], x.shape[1:], classes, sizes)
+    schema = bundle.Schema(roles.features, _units(source, roles), table.x.shape[1:], x.shape[1:], classes, sizes)
     held = parts.calibration[usable[parts.calibration]]
     _check_calibration(len(held), source)
     ids = {name: table.ids[rows] for name, rows in parts._asdict().items() if name != "validation" or len(rows)}
     return Prepared(schema, scaler, feed, (x[held], table.ids[held]), ids)
+
+
+def _units(source: data.Source, roles: data.Roles) -> tuple[str, ...]:
+    return tuple(source.columns[name].unit for name in roles.features)
 
 
 def _table_feed(arrays: dict[str, np.ndarray], settings: config.Run) -> Feed:
@@ -226,7 +230,8 @@ def _stream(source: data.Source, roles: data.Roles, settings: config.Run) -> Pre
     if settings.data.validation_fraction:
         feed = _validated(feed, streaming.transformed(*seen.validation, scaler, seen.classes), source)
     sizes = plan(feed, x.shape[1:], len(seen.classes), settings)
-    schema = bundle.Schema(roles.features, seen.sample.shape[1:], x.shape[1:], seen.classes, sizes)
+    shapes = seen.sample.shape[1:], x.shape[1:]
+    schema = bundle.Schema(roles.features, _units(source, roles), *shapes, seen.classes, sizes)
     x, flags = preprocess.apply(scaler, seen.calibration[0])
     usable = ~preprocess.unusable(scaler, flags)
     _check_calibration(int(usable.sum()), source)
