@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from astroad_jax.errors import AstroadError
-from experiments import common, dasvdd, mcdsvdd
+from experiments import calibration, common, dasvdd, mcdsvdd
 
 KEYS = {"dataset", "case", "method", "metric", "mean", "std", "runs", "paper"}
 TINY = ["hidden=[8]", "latent=2"]
@@ -111,6 +111,18 @@ def test_every_ablation_has_variants_that_configure(study):
     assert len(found) >= 5
     for extra in found.values():
         configure({"name": "dasvdd", **extra})
+
+
+def test_p_values_of_held_out_inliers(data, tmp_path):
+    command = ["--smoke", "--data", str(data), "--out", str(tmp_path), 'datasets=["stars","mnist_small"]', "seeds=1"]
+    calibration.main(command)
+    rows = json.loads((tmp_path / "results.json").read_text())
+    found = {(row["dataset"], row["metric"]): row["mean"] for row in rows}
+    assert found["stars", "held out"] == 40
+    assert found["stars", "calibration"] == 40
+    assert found["mnist_small", "flagged at 10%"] <= 0.5
+    assert 0 < found["stars", "exchangeable"] <= 1
+    assert {row["metric"] for row in rows} >= {"uniform", "inside at 10%"}
 
 
 def test_published_split_is_mostly_anomalies(shared_data):
