@@ -277,15 +277,15 @@ def select(
 ) -> None:
     """Take the strange objects of a catalogue by a rate of false ones, and say how many of these to expect."""
     with _errors(debug):
-        from astroad_jax.app import bundle, selecting, words
+        from astroad_jax.app import bundle, selecting, tables, words
 
         if out is not None:
-            selecting.check_format(out)
+            tables.check_format(out, "--out")
         found = selecting.select(bundle.load(run), scores, discovery=fdr, alarm=rate)
         for name, value in found.measures.items():
             print(f"{name:26s} {words.number(value)}")
         if out is not None:
-            selecting.write(out, found.table)
+            tables.write(out, found.table)
             print(f"{'selection':26s} {out}")
 
 

@@ -67,7 +67,7 @@ def test_by_false_discoveries(home, tmp_path):
         (["--fdr", "0.1", "--rate", "0.1"], "one rate is wanted"),
         (["--fdr", "1.5"], "one rate is wanted"),
         (["--rate", "0.0001"], "at least 9999"),
-        (["--fdr", "0.1", "--out", "strange.txt"], "no such format"),
+        (["--fdr", "0.1", "--out", "strange.txt"], "written as Parquet or CSV"),
     ],
 )
 def test_what_cannot_be_selected(home, options, words):

@@ -21,7 +21,7 @@ from astroad_jax import config, files, preprocess
 from astroad_jax.analysis import calibrate
 from astroad_jax.engine import rundir
 from astroad_jax.engine.score import make_scorer
-from astroad_jax.errors import ConfigError, CorruptError, DataError
+from astroad_jax.errors import ConfigError, CorruptError, DataError, MismatchError
 from astroad_jax.methods import build, configure
 from astroad_jax.types import Method, Plan, Search, State
 
@@ -159,6 +159,32 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise DataError("a file of this run is missing", where=str(path), fix="train again: the command resumes") from error
     except Exception as error:  # zipfile, numpy and zlib each have their own
         raise CorruptError("a file of this run is damaged", where=str(path), got=str(error), fix="train again") from error
+
+
+def book_of(model: Bundle, scores: Path) -> dict[str, Any]:
+    """Manifest of a score directory that this model has made.
+
+    Raises
+    ------
+    DataError
+        There is no score directory.
+    MismatchError
+        The scores are another model's.
+    """
+    path = Path(scores) / "manifest.json"
+    if not path.exists():
+        raise DataError("no score directory", where=str(scores), fix="make one with astroad score")
+    book, own = files.read_sealed(path), model.identity()
+    differing = sorted(key for key in {*own, *book["identity"]} if own.get(key) != book["identity"].get(key))
+    if differing:
+        raise MismatchError(
+            "these scores are of another model",
+            where=str(scores),
+            expected={key: book["identity"].get(key) for key in differing},
+            got={key: own.get(key) for key in differing},
+            fix="name the run that made them",
+        )
+    return book
 
 
 def example_batch(schema: Schema, batch_size: int) -> dict[str, np.ndarray]:

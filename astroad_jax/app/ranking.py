@@ -6,17 +6,16 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from astroad_jax import files
 from astroad_jax.analysis import active, outliers
 from astroad_jax.analysis.ranks import combined_rank
-from astroad_jax.app import scoring
-from astroad_jax.app.bundle import Bundle, load_arrays, save_arrays
+from astroad_jax.app import scoring, tables
+from astroad_jax.app.bundle import Bundle, book_of, load_arrays, save_arrays
 from astroad_jax.engine import catalog
 from astroad_jax.engine.score import make_embedder
 from astroad_jax.errors import AstroadError, ConfigError, DataError, MismatchError, did_you_mean
@@ -91,15 +90,14 @@ def open_objects(model: Bundle, directories: Sequence[Path], by: str = "score") 
     MismatchError
         Scores of another model, or ids of different types.
     """
-    tables, found = [], []
+    held, found = [], []
     for directory in dict.fromkeys(map(Path, directories)):
         table = catalog.read_scores(directory)
-        book = files.read_sealed(directory / "manifest.json")
-        _check_model(model, directory, book["identity"])
-        parts = _parts(model, book, sum(map(_length, tables)))
-        tables.append(table)
+        book = book_of(model, directory)
+        parts = _parts(model, book, sum(map(_length, held)))
+        held.append(table)
         found.append((directory, book, parts))
-    table = _joined(tables, found)
+    table = _joined(held, found)
     score = _column(table, "score" if by in COMPUTED else by, directories)
     parts = tuple(part for _, _, own in found for part in own)
     numbered = _numbered(model, table["object_id"], parts)
@@ -122,19 +120,6 @@ def _computed(score: np.ndarray, features: np.ndarray) -> dict[str, np.ndarray]:
 
 def _length(table: dict[str, np.ndarray]) -> int:
     return len(table["object_id"])
-
-
-def _check_model(model: Bundle, directory: Path, identity: dict[str, Any]) -> None:
-    own = model.identity()
-    differing = sorted(key for key in {*own, *identity} if own.get(key) != identity.get(key))
-    if differing:
-        raise MismatchError(
-            "these scores are of another model",
-            where=str(directory),
-            expected={key: identity.get(key) for key in differing},
-            got={key: own.get(key) for key in differing},
-            fix="name the run that made them with --run",
-        )
 
 
 def _parts(model: Bundle, book: dict[str, Any], start: int) -> list[Part]:
@@ -289,21 +274,10 @@ def export(path: Path, objects: Objects, relevance: np.ndarray, label: np.ndarra
     ConfigError
         Neither format.
     """
-    import pyarrow as pa
-
     check("minmax", path)
     order = active.ranked(relevance, objects.ids)[:most]
-    columns = dict(_columns(objects, relevance, label))
-    table = pa.table({name: pa.array(values[order], mask=null[order]) for name, (values, null) in columns.items()})
-    with files.atomic(Path(path)) as tmp:
-        if Path(path).suffix == ".csv":
-            from pyarrow import csv
-
-            csv.write_csv(table, tmp)
-        else:
-            import pyarrow.parquet as pq
-
-            pq.write_table(table, tmp, compression="zstd", write_page_checksum=True)
+    columns = {name: values[order] for name, values in _columns(objects, relevance, label).items()}
+    tables.write(path, columns, {"label": columns["label"] == active.UNLABELLED})
     return len(order)
 
 
@@ -317,20 +291,11 @@ def check(scale: str, export: Path | None) -> None:
     if scale not in get_args(active.Scale):
         expected = ", ".join(get_args(active.Scale))
         raise ConfigError("no such scale", where="--scale", expected=expected, got=scale, fix="choose one of these")
-    if export is not None and Path(export).suffix not in (".parquet", ".csv"):
-        expected, fix = "a name that ends in .parquet or .csv", "name the file so"
-        what = "a ranking is written as Parquet or CSV"
-        raise ConfigError(what, where="--export", expected=expected, got=export, fix=fix)
+    if export is not None:
+        tables.check_format(export, "--export")
 
 
-def _columns(
-    objects: Objects, relevance: np.ndarray, label: np.ndarray
-) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    """Name, values, and which are null."""
-    for name in (*KNOWN, *COMPUTED):
-        if name in objects.table:
-            values = objects.table[name]
-            null = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
-            yield "class" if name == "label" else name, (values, null)
-    yield "relevance", (relevance, np.isnan(relevance))
-    yield "label", (label.astype(np.int8), label == active.UNLABELLED)
+def _columns(objects: Objects, relevance: np.ndarray, label: np.ndarray) -> dict[str, np.ndarray]:
+    held = {name: objects.table[name] for name in (*KNOWN, *COMPUTED) if name in objects.table}
+    named = {"class" if name == "label" else name: values for name, values in held.items()}
+    return named | {"relevance": relevance, "label": label.astype(np.int8)}

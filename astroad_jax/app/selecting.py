@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from astroad_jax import files
 from astroad_jax.analysis import calibrate
-from astroad_jax.app.bundle import Bundle
+from astroad_jax.app.bundle import Bundle, book_of
 from astroad_jax.engine import catalog
-from astroad_jax.errors import ConfigError, DataError, MismatchError
+from astroad_jax.errors import ConfigError, DataError
 
 
 class Selection(NamedTuple):
@@ -51,7 +50,7 @@ def select(model: Bundle, scores: Path, *, discovery: float | None = None, alarm
     if (discovery is None) == (alarm is None) or not 0 < rate < 1:
         expected, got = "--fdr or --rate, between 0 and 1", f"--fdr {discovery} --rate {alarm}"
         raise ConfigError("one rate is wanted", expected=expected, got=got, fix="--fdr 0.1, or --rate 0.001")
-    _check_model(model, scores)
+    book_of(model, scores)
     table = catalog.read_scores(scores)
     p, scored = table["p_value"], int(np.isfinite(table["p_value"]).sum())
     found = {"rows": len(p), "scored": scored, "calibration_rows": len(model.calibration)}
@@ -59,16 +58,6 @@ def select(model: Bundle, scores: Path, *, discovery: float | None = None, alarm
     order = np.flatnonzero(taken)
     order = order[np.lexsort((order, -table["score"][order]))]
     return Selection({name: values[order] for name, values in table.items()}, {**found, "taken": len(order), **more})
-
-
-def _check_model(model: Bundle, scores: Path) -> None:
-    path = Path(scores) / "manifest.json"
-    if not path.exists():
-        raise DataError("no score directory", where=str(scores), fix="make one with astroad score")
-    held = files.read_sealed(path)["identity"]
-    if held != model.identity():
-        expected, got = model.digest[:16], str(held.get("model"))[:16]
-        raise MismatchError("these scores are another model's", where=str(scores), expected=expected, got=got)
 
 
 def _discovered(p: np.ndarray, scored: int, rate: float, model: Bundle) -> tuple[np.ndarray, dict[str, Any]]:
@@ -93,41 +82,3 @@ def _alarmed(table: dict[str, np.ndarray], scored: int, rate: float, model: Bund
     interval = [line.low * scored, line.high * scored]
     found = {"false_alarm_rate": line.rate, "threshold": line.value, "expected_false": line.rate * scored}
     return table["score"] > line.value, {**found, "expected_false_interval": interval}
-
-
-def write(path: Path, table: dict[str, np.ndarray]) -> None:
-    """Write a selection as Parquet or CSV, null where a number is NaN.
-
-    Raises
-    ------
-    ConfigError
-        Neither format.
-    """
-    import pyarrow as pa
-
-    check_format(path)
-    arrays = {name: pa.array(values, mask=_missing(values)) for name, values in table.items()}
-    with files.atomic(Path(path)) as tmp:
-        if Path(path).suffix == ".csv":
-            from pyarrow import csv
-
-            csv.write_csv(pa.table(arrays), tmp)
-        else:
-            import pyarrow.parquet as pq
-
-            pq.write_table(pa.table(arrays), tmp, compression="zstd", write_page_checksum=True)
-
-
-def check_format(path: Path) -> None:
-    """Refuse a file of neither format before the work.
-
-    Raises
-    ------
-    ConfigError
-    """
-    if Path(path).suffix not in (".parquet", ".csv"):
-        raise ConfigError("no such format", where=str(path), expected=".parquet or .csv", got=Path(path).suffix or "none")
-
-
-def _missing(values: np.ndarray) -> np.ndarray:
-    return np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
