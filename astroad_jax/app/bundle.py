@@ -19,9 +19,9 @@ import numpy as np
 
 from astroad_jax import config, files, preprocess
 from astroad_jax.analysis import calibrate
-from astroad_jax.engine import rundir
+from astroad_jax.engine import rundir, scorebook
 from astroad_jax.engine.score import make_scorer
-from astroad_jax.errors import ConfigError, CorruptError, DataError, MismatchError
+from astroad_jax.errors import ConfigError, CorruptError, DataError
 from astroad_jax.methods import build, configure
 from astroad_jax.types import Method, Plan, Search, State
 
@@ -174,16 +174,8 @@ def book_of(model: Bundle, scores: Path) -> dict[str, Any]:
     path = Path(scores) / "manifest.json"
     if not path.exists():
         raise DataError("no score directory", where=str(scores), fix="make one with astroad score")
-    book, own = files.read_sealed(path), model.identity()
-    differing = sorted(key for key in {*own, *book["identity"]} if own.get(key) != book["identity"].get(key))
-    if differing:
-        raise MismatchError(
-            "these scores are of another model",
-            where=str(scores),
-            expected={key: book["identity"].get(key) for key in differing},
-            got={key: own.get(key) for key in differing},
-            fix="name the run that made them",
-        )
+    book = files.read_sealed(path)
+    scorebook.check_identity(scores, book["identity"], model.identity(), "name the run that made them")
     return book
 
 

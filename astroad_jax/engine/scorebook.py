@@ -34,16 +34,7 @@ def open_book(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
         files.write_sealed(path, book)
         return book
     book = files.read_sealed(path)
-    keys = sorted(set(book["identity"]) | set(identity))
-    differing = [key for key in keys if book["identity"].get(key) != identity.get(key)]
-    if differing:
-        raise MismatchError(
-            "this directory holds scores of another model",
-            where=str(out),
-            expected={key: book["identity"].get(key) for key in differing},
-            got={key: identity.get(key) for key in differing},
-            fix="choose another directory with --out",
-        )
+    check_identity(out, book["identity"], identity, "choose another directory with --out")
     left = notes(out)
     for note in left:  # of a call that was killed: what they name is scored
         if note["identity"] == files.seal(identity):
@@ -51,6 +42,25 @@ def open_book(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
     if left:
         close_book(out, book)
     return book
+
+
+def check_identity(out: Path, held: dict[str, Any], own: dict[str, Any], fix: str) -> None:
+    """Refuse scores of another model.
+
+    Raises
+    ------
+    MismatchError
+        Naming what differs.
+    """
+    differing = sorted(key for key in {*held, *own} if held.get(key) != own.get(key))
+    if differing:
+        raise MismatchError(
+            "this directory holds scores of another model",
+            where=str(out),
+            expected={key: held.get(key) for key in differing},
+            got={key: own.get(key) for key in differing},
+            fix=fix,
+        )
 
 
 def notes(out: Path) -> list[dict[str, Any]]:
