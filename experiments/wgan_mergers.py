@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from astroad_jax import preprocess
 from astroad_jax.analysis import galleries, maps, morphology, plots
@@ -35,7 +36,7 @@ from experiments import common, gan
 class Settings(gan.Searched):
     """What may be set on the command line."""
 
-    softening: float = 10.0
+    softening: float = Field(10.0, gt=0)
     kmeans: bool = True
     jobs: int = 2
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from astroad_jax.errors import ConfigError, DataError
 from experiments import common, galaxy_gans, gan, sim_vs_obs, wgan_mergers
 
 KEYS = {"dataset", "case", "method", "metric", "mean", "std", "runs", "paper"}
@@ -170,8 +171,6 @@ def test_observed_galaxies_against_mocks(galaxies, tmp_path):
 
 def test_images_of_a_data_set_without_labels(galaxies):
     assert common.images("ten", galaxies).shape == (150, 16, 16, 3)
-    from astroad_jax.errors import DataError
-
     with pytest.raises(DataError, match="no such data set"):
         common.images("none", galaxies)
 
@@ -181,10 +180,13 @@ def test_images_of_a_data_set_without_labels(galaxies):
     [('cases=["SO"]', "SO"), ('methods=["pca64"]', "pca64"), ('methods=["gan"]', "gan"), ('methods=["fanogan/nn"]', "nn")],
 )
 def test_settings_that_cannot_be_are_refused_first(galaxies, tmp_path, setting, named):
-    from astroad_jax.errors import ConfigError
-
     with pytest.raises(ConfigError, match=named):
         galaxy_gans.main(["--data", str(galaxies), "--out", str(tmp_path), "dataset=blobs", setting])
+
+
+def test_a_stretch_of_no_width_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="softening"):
+        wgan_mergers.main(["--smoke", "--out", str(tmp_path), "softening=0"])
 
 
 def test_another_setting_is_another_directory(tmp_path):
