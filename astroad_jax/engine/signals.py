@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+NOTE = b"\nstopping as soon as nothing is lost by it; once more stops at once\n"
 
 
 @contextmanager
@@ -22,6 +25,7 @@ def asked_to_stop() -> Iterator[threading.Event]:
         del frame
         flag.set()
         signal.signal(number, before[number])
+        os.write(2, NOTE)  # printing is not allowed within a signal
 
     for number in before:
         signal.signal(number, handle)
