@@ -82,11 +82,9 @@ def objects(name: str, data_dir: Path | None, most: int, seed: int) -> np.ndarra
 
 
 def _scores(model: bundle.Bundle, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    from astroad_jax import preprocess
-
-    z, flags = preprocess.apply(model.scaler, x)
-    usable = ~preprocess.unusable(model.scaler, flags)
-    return model.scorer()(model.state, np.asarray(z)[usable], ids[usable])["score"]
+    x, flags = model.prepare(x)
+    found = model.scorer()(model.state, x, ids)
+    return found["score"][~model.unusable(flags | found.get("flags", np.uint32(0)))]
 
 
 def table(results: common.Results) -> list[common.Row]:

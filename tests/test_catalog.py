@@ -113,20 +113,19 @@ def test_a_score_that_is_not_finite_is_null_and_flagged(tmp_path):
     chunk = catalog.Chunk(
         {"object_id": np.arange(3)},
         np.zeros((3, 2), np.float32),
-        np.zeros(3, np.uint32),
-        np.array([True, False, False]),
+        np.array([4, 0, 0], np.uint32),
     )
     partition = catalog.Partition("p", "memory", lambda: iter([chunk, chunk]))
 
     def scorer(state, x, ids):
         return {"part": np.float32([1, 2, np.inf]), "score": np.float32([1, np.nan, 3])}
 
-    report = catalog.score_catalog(scorer, None, [partition], tmp_path, identity={})
-    assert report == catalog.Report(6, 2, 4, {BAD_SCORE: 2, BAD_COMPONENT: 2}, {}, {}, 0)
+    report = catalog.score_catalog(scorer, None, [partition], tmp_path, identity={}, unusable=lambda flags: flags > 0)
+    assert report == catalog.Report(6, 2, 4, {4: 2, BAD_SCORE: 2, BAD_COMPONENT: 2}, {}, {}, 0)
     table = pq.read_table(tmp_path / "p.parquet").slice(0, 3)
     assert table["score"].to_pylist() == [None, None, 3.0]
     assert table["part"].to_pylist() == [None, None, None]
-    assert table["flags"].to_pylist() == [0, BAD_SCORE, BAD_COMPONENT]
+    assert table["flags"].to_pylist() == [4, BAD_SCORE, BAD_COMPONENT]
     assert table.column_names == ["object_id", "score", "part", "flags"]
 
 
@@ -237,10 +236,8 @@ def test_one_input_under_many_names(run, sky, tmp_path, monkeypatch):
 
 def test_what_a_killed_call_has_scored_is_kept(tmp_path):
     """Notes of every process outlive it, and the next call puts them into the manifest."""
-    chunk = catalog.Chunk(
-        {"object_id": np.arange(2)}, np.zeros((2, 1), np.float32), np.zeros(2, np.uint32), np.zeros(2, bool)
-    )
-    calls = []
+    chunk = catalog.Chunk({"object_id": np.arange(2)}, np.zeros((2, 1), np.float32), np.zeros(2, np.uint32))
+    calls, same = [], {"identity": {"model": 1}, "unusable": lambda flags: flags > 0}
 
     def scorer(state, x, ids):
         calls.append(len(x))
@@ -250,9 +247,9 @@ def test_what_a_killed_call_has_scored_is_kept(tmp_path):
 
     partitions = [catalog.Partition(name, name, lambda: iter([chunk])) for name in "abcd"]
     with pytest.raises(KeyboardInterrupt):
-        catalog.score_catalog(scorer, None, partitions, tmp_path, identity={"model": 1})
+        catalog.score_catalog(scorer, None, partitions, tmp_path, **same)
     (tmp_path / ".manifest.0.jsonl").rename(tmp_path / ".manifest.7.jsonl")  # another process of that call
-    report = catalog.score_catalog(scorer, None, partitions, tmp_path, identity={"model": 1})
+    report = catalog.score_catalog(scorer, None, partitions, tmp_path, **same)
     assert (report.rows, report.skipped, len(calls)) == (8, 2, 5)
     assert sorted(path.name for path in tmp_path.iterdir()) == [*(f"{name}.parquet" for name in "abcd"), "manifest.json"]
 

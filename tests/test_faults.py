@@ -22,8 +22,7 @@ ROWS = 4
 
 def chunk(start: int) -> catalog.Chunk:
     ids = start + np.arange(ROWS)
-    unusable = ids % 5 == 0
-    return catalog.Chunk({"object_id": ids}, np.float32(ids)[:, None], unusable.astype(np.uint32), unusable)
+    return catalog.Chunk({"object_id": ids}, np.float32(ids)[:, None], (ids % 5 == 0).astype(np.uint32))
 
 
 def chunks(start: int, count: int, broken: bool = False):
@@ -42,7 +41,7 @@ def score(out: Path) -> catalog.Report:
     def scorer(state, x, ids):
         return {"score": x[:, 0] * np.float32(0.5)}
 
-    return catalog.score_catalog(scorer, None, partitions(), out, identity={"model": "m"})
+    return catalog.score_catalog(scorer, None, partitions(), out, identity={"model": "m"}, unusable=lambda flags: flags > 0)
 
 
 def contents(directory: Path) -> dict[str, bytes]:

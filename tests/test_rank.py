@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from astroad_jax import cli, data, errors, files
+from astroad_jax import cli, data, errors, files, preprocess
 from astroad_jax.analysis import active, outliers, plots, portraits
 from astroad_jax.analysis.ranks import combined_rank
 from astroad_jax.app import album, asking, bundle, labels, ranking, scoring
@@ -142,7 +142,7 @@ def test_answers_that_are_no_utf8_are_asked_for_again(home, here, monkeypatch):
 
 def test_objects_are_read_in_groups_though_none_is_labelled(home, here, monkeypatch):
     fetched, fetch = [], album.fetch
-    monkeypatch.setattr(album, "fetch", lambda objects, rows: (fetched.append(len(rows)), fetch(objects, rows))[1])
+    monkeypatch.setattr(album, "fetch", lambda *given: (fetched.append(len(given[-1])), fetch(*given))[1])
     ended = typed(home, monkeypatch, "s\n" * 7 + "q\n", "--every", 3)
     assert len(shown(ended.out)) == 8
     assert fetched == [3, 3, 3]
@@ -356,10 +356,10 @@ def test_several_directories_are_one_ranking(home, model, objects, here):
     whole = dict(zip(objects.ids.tolist(), objects.features))
     for key, features in list(zip(both.ids.tolist(), both.features))[8:]:
         np.testing.assert_array_equal(features, whole[key])
-    x = album.fetch(both, [239, 0, 150])
+    x = album.fetch(model, both, [239, 0, 150])
     assert sorted(x) == [0, 150, 239]
     chunk = next(iter(scoring.partition(model, here / "b.parquet").chunks()))
-    np.testing.assert_array_equal(x[150], chunk.x[50])
+    np.testing.assert_array_equal(x[150], preprocess.apply(model.scaler, chunk.x[50:51])[0][0])
 
 
 def test_objects_without_ids_of_their_own(model, here):

@@ -118,7 +118,7 @@ def test_few_objects_get_few_slots(count, monkeypatch):
 
 
 def test_slots_that_change_the_bits_are_passed_over(monkeypatch):
-    monkeypatch.setattr(search_engine, "_same_bits", lambda start, x, size, count: size != 1)
+    monkeypatch.setattr(search_engine, "_same_bits", lambda start, trial, size: size != 1)
     x, ids = objects(1)
     same(found(x, ids, slots=16), found(x, ids))
 

@@ -19,15 +19,16 @@ from astroad_jax.preprocess import spectra
 from astroad_jax.types import Search
 
 
-def fetch(objects: Objects, rows: Sequence[int]) -> dict[int, np.ndarray]:
-    """Preprocessed objects of some rows: one pass over the inputs that hold them, as far as needed."""
+def fetch(model: Bundle, objects: Objects, rows: Sequence[int]) -> dict[int, np.ndarray]:
+    """Objects of some rows as the networks see them: one pass over the inputs that hold them, as far as needed."""
     wanted, found = {int(objects.place[row]): int(row) for row in rows}, {}
     for part in objects.parts:
         own = np.array(sorted(place for place in wanted if 0 <= place - part.start < part.rows), np.int64)
         start = part.start
         for chunk in part.partition.chunks() if len(own) else ():
             for place in own[(own >= start) & (own < start + len(chunk.x))].tolist():
-                found[wanted[place]] = np.array(chunk.x[place - start])
+                one = chunk.x[place - start : place - start + 1]
+                found[wanted[place]] = np.array(model.scale(one)[0][0])
             start += len(chunk.x)
             if start > own[-1]:
                 break
@@ -57,7 +58,7 @@ def open_album(
     def read(rows: Sequence[int]) -> None:
         kept = {row: held[row] for row in rows if row in held}
         held.clear()
-        held.update(kept | fetch(objects, [row for row in rows if row not in kept]))
+        held.update(kept | fetch(model, objects, [row for row in rows if row not in kept]))
 
     def draw(row: int) -> Path:
         if row not in held:

@@ -19,8 +19,8 @@ import numpy as np
 
 from astroad_jax import config, files, preprocess
 from astroad_jax.analysis import calibrate
+from astroad_jax.app import raw
 from astroad_jax.engine import rundir, scorebook
-from astroad_jax.engine.score import make_scorer
 from astroad_jax.errors import ConfigError, CorruptError, DataError
 from astroad_jax.methods import build, configure
 from astroad_jax.types import Method, Plan, Search, State
@@ -75,11 +75,21 @@ class Bundle(NamedTuple):
             **searched,
         }
 
+    def prepare(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Objects as their reader gives them -> as the scorer takes them, and flags: see `raw.prepare`."""
+        return raw.prepare(self.scaler, x)
+
+    def scale(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Objects from `prepare` -> as the networks see them, and flags: see `raw.scale`."""
+        return raw.scale(self.scaler, x)
+
     def scorer(self, mesh: Any = None, progress: bool = False) -> Callable[..., dict[str, np.ndarray]]:
-        """``(state, x, ids) -> scores`` for batches of the configured size."""
-        settings = self.settings
-        sizes = {"batch_size": settings.score.batch_size, "slots": settings.score.slots}
-        return make_scorer(self.method, seed=settings.train.seed, mesh=mesh, progress=progress, **sizes)
+        """``(state, x, ids) -> scores`` for objects from `prepare`: see `raw.scorer`."""
+        return raw.scorer(self.method, self.scaler, self.schema.raw_shape, self.settings, mesh, progress)
+
+    def unusable(self, flags: np.ndarray) -> np.ndarray:
+        """(N,) bool: which objects get a null score, by the flags of `prepare`, of the scorer and of their reader."""
+        return preprocess.unusable(self.scaler, flags)
 
     def p_value(self, scores: np.ndarray) -> np.ndarray:
         """Split-conformal p-values of scores."""

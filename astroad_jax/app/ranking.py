@@ -230,9 +230,10 @@ def _embedded(model: Bundle, part: Part, ids: np.ndarray) -> np.ndarray:
         own = chunk.columns["object_id"]
         if not np.array_equal(own, ids[start : start + len(own)]):
             break
-        values = embed(model.state, chunk.x, own)["embedding"]
+        x, flags = model.scale(chunk.x)
+        values = embed(model.state, x, own)["embedding"]
         values = np.asarray(values, np.float32).reshape(len(own), -1)
-        found.append(np.where(chunk.unusable[:, None], np.float32(np.nan), values))
+        found.append(np.where(model.unusable(chunk.flags | flags)[:, None], np.float32(np.nan), values))
         start += len(own)
     if start != part.start + part.rows:
         got = f"other ids from row {start - part.start} on"

@@ -18,7 +18,7 @@ from astroad_jax.engine import catalog
 from astroad_jax.errors import DataError
 
 DUPLICATE_ID = 16
-AT_ONCE = 2**26  # bytes of preprocessed objects on their way to the scorer
+AT_ONCE = 2**26  # bytes of objects on their way to the scorer
 FLAG_NAMES = {**preprocess.FLAG_NAMES, DUPLICATE_ID: "id occurs more than once in its table", **catalog.FLAG_NAMES}
 log = logging.getLogger(__name__)
 
@@ -60,14 +60,14 @@ def score(
     if progress:
         size = sum(item.size for item in partitions) / 1e9
         print(f"{len(partitions)} inputs, {size:.3g} GB; the bar estimates the time", file=sys.stderr)
-    p_value = model.p_value
     return catalog.score_catalog(
         scorer or model.scorer(progress=progress),
         model.state,
         partitions,
         out,
         identity=model.identity(),
-        p_value=p_value,
+        unusable=model.unusable,
+        p_value=model.p_value,
         flag_names=FLAG_NAMES,
         progress=progress,
     )
@@ -91,7 +91,7 @@ def plan(model: Bundle, sources: Sequence[data.Source | str | Path]) -> list[cat
 
 
 def partition(model: Bundle, source: data.Source | str | Path, name: str = "") -> catalog.Partition:
-    """An input's preprocessed objects, without opening it: what is wrong with it then concerns its partition alone."""
+    """An input's objects, without opening it: what is wrong with it then concerns its partition alone."""
     if isinstance(source, data.Source):
         path = files.canonical(source.path)
         return catalog.Partition(source.name, path, lambda: _chunks(model, source), _stamps(model, path))
@@ -205,13 +205,14 @@ def _check_features(model: Bundle, source: data.Source) -> None:
 
 
 def _chunks(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:
-    """Preprocessed rows, so many at once that the scorer is kept busy: images are read few at a time.
+    """Rows as the scorer takes them, so many at once that the scorer is kept busy: images are read few at a time.
 
     How many depends on the objects' size alone, and with it the score file's layout.
     """
-    most = max(1, min(data.ROWS, AT_ONCE // (4 * math.prod(model.schema.shape))))
+    largest = max(math.prod(model.schema.raw_shape), math.prod(model.schema.shape))
+    most = max(1, min(data.ROWS, AT_ONCE // (4 * largest)))
     rows = 0
-    for chunk in _gathered(_preprocessed(model, source), 1 << (most.bit_length() - 1)):
+    for chunk in _gathered(_prepared(model, source), 1 << (most.bit_length() - 1)):
         rows += len(chunk.x)
         yield chunk._replace(share=rows / source.num_rows if source.num_rows else 0.0)
 
@@ -233,7 +234,7 @@ def _joined(chunks: list[catalog.Chunk]) -> catalog.Chunk:
     if len(chunks) == 1:
         return chunks[0]
     columns = {name: np.concatenate([chunk.columns[name] for chunk in chunks]) for name in chunks[0].columns}
-    arrays = zip(*((chunk.x, chunk.flags, chunk.unusable) for chunk in chunks))
+    arrays = zip(*((chunk.x, chunk.flags) for chunk in chunks))
     return catalog.Chunk(columns, *map(np.concatenate, arrays))
 
 
@@ -242,14 +243,14 @@ def _cut(chunk: catalog.Chunk, rows: int) -> tuple[catalog.Chunk, catalog.Chunk]
     first, rest = (
         catalog.Chunk(
             {name: values[part] for name, values in chunk.columns.items()},
-            *(array[part] for array in (chunk.x, chunk.flags, chunk.unusable)),
+            *(array[part] for array in (chunk.x, chunk.flags)),
         )
         for part in (slice(None, rows), slice(rows, None))
     )
     return first, rest
 
 
-def _preprocessed(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:
+def _prepared(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:
     roles = roles_for(model, source)
     repeated = duplicates(source, roles)
     for table in data.stream_tables(source, roles):
@@ -261,11 +262,11 @@ def _preprocessed(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]
                 got=table.x.shape[1:],
                 fix="score tables like the one trained on",
             )
-        x, flags = preprocess.apply(model.scaler, table.x)
+        x, flags = model.prepare(table.x)
         flags = flags | table.flags | np.where(np.isin(table.ids, repeated), DUPLICATE_ID, 0).astype(np.uint32)
         columns = {"object_id": table.ids, "ra": table.ra, "dec": table.dec, "label": table.label}
         present = {name: values for name, values in columns.items() if values is not None} | table.kept
-        yield catalog.Chunk(present, x, flags, preprocess.unusable(model.scaler, flags))
+        yield catalog.Chunk(present, x, flags)
 
 
 def duplicates(source: data.Source, roles: data.Roles) -> np.ndarray:

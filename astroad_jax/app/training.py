@@ -10,12 +10,11 @@ import numpy as np
 
 from astroad_jax import config, data, files, preprocess
 from astroad_jax.analysis import calibrate
-from astroad_jax.app import bundle, streaming
+from astroad_jax.app import bundle, raw, streaming
 from astroad_jax.app.launch import is_primary
 from astroad_jax.app.split import Parts, class_index, report_left_out, split
 from astroad_jax.engine import rundir, sharding
 from astroad_jax.engine.feed import resident, with_valid
-from astroad_jax.engine.score import make_scorer
 from astroad_jax.engine.train import Fitted, fit
 from astroad_jax.errors import ConfigError, DataError, DivergedError
 from astroad_jax.methods import configure
@@ -32,7 +31,7 @@ class Prepared(NamedTuple):
     schema: bundle.Schema
     scaler: preprocess.Scaler
     feed: Feed
-    calibrate_on: tuple[np.ndarray, np.ndarray]  # x, ids
+    calibrate_on: tuple[np.ndarray, np.ndarray]  # objects as the scorer takes them, and ids
     ids: dict[str, np.ndarray]  # of each part; none where the table was streamed and split by the hash of its ids
 
 
@@ -68,8 +67,7 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
             hooks=hooks,
             progress=progress,
         )
-        sizes = {"batch_size": settings.score.batch_size, "slots": settings.score.slots}
-        scorer = make_scorer(method, seed=options.seed, progress=progress, **sizes)
+        scorer = raw.scorer(method, prepared.scaler, prepared.schema.raw_shape, settings, progress=progress)
         scores = scorer(sharding.to_host(fitted.state), *prepared.calibrate_on)["score"]
         _check_scores(scores, out)
         _check_rate(len(scores), settings)
@@ -159,7 +157,7 @@ def _load(source: data.Source, roles: data.Roles, settings: config.Run) -> Prepa
     held = parts.calibration[usable[parts.calibration]]
     _check_calibration(len(held), source)
     ids = {name: table.ids[rows] for name, rows in parts._asdict().items() if name != "validation" or len(rows)}
-    return Prepared(schema, scaler, feed, (x[held], table.ids[held]), ids)
+    return Prepared(schema, scaler, feed, (raw.prepare(scaler, table.x[held])[0], table.ids[held]), ids)
 
 
 def _units(source: data.Source, roles: data.Roles) -> tuple[str, ...]:
@@ -232,7 +230,8 @@ def _stream(source: data.Source, roles: data.Roles, settings: config.Run) -> Pre
     sizes = plan(feed, x.shape[1:], len(seen.classes), settings)
     shapes = seen.sample.shape[1:], x.shape[1:]
     schema = bundle.Schema(roles.features, _units(source, roles), *shapes, seen.classes, sizes)
-    x, flags = preprocess.apply(scaler, seen.calibration[0])
+    _, flags = preprocess.apply(scaler, seen.calibration[0])
     usable = ~preprocess.unusable(scaler, flags)
     _check_calibration(int(usable.sum()), source)
-    return Prepared(schema, scaler, feed, (np.asarray(x)[usable], seen.calibration[1][usable]), {})
+    held, names = (part[usable] for part in seen.calibration)
+    return Prepared(schema, scaler, feed, (raw.prepare(scaler, held)[0], names), {})

@@ -59,6 +59,7 @@ def score_catalog(
     out: Path,
     *,
     identity: dict[str, Any],
+    unusable: Callable[[np.ndarray], np.ndarray],
     p_value: Callable[[np.ndarray], np.ndarray] | None = None,
     flag_names: dict[int, str] | None = None,
     progress: bool = False,
@@ -73,10 +74,12 @@ def score_catalog(
     Parameters
     ----------
     scorer : (state, x, ids) -> dict of (N,) arrays
-        From `score.make_scorer`.
+        From `score.make_scorer`; ``flags`` that it returns join those of the chunks.
     identity : dict
         What the scores depend on (model digest, configuration); stored with every file. A directory made with another
         identity is refused.
+    unusable : (flags) -> (N,) bool
+        Which objects get a null score.
     p_value : (scores) -> p-values, optional
         Calibration.
     flag_names : dict of int to str, optional
@@ -107,7 +110,7 @@ def score_catalog(
         book = processes.share([scorebook.open_book(out, identity) if processes.is_primary() else {}])[0]
         note = {"astroad_jax": identity, "flags": {str(bit): name for bit, name in (flag_names or {}).items()}}
         note["flags"] |= {str(bit): name for bit, name in FLAG_NAMES.items()}
-        work = Work(scorer, state, out, note, p_value)
+        work = Work(scorer, state, out, note, unusable, p_value)
         news, trouble = score_own(work, book, processes.own_part(partitions), progress)
         everyone = processes.share([{"news": news, "trouble": str(trouble or "")}])
         for part in everyone:

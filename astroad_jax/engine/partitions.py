@@ -26,18 +26,16 @@ FLAG_NAMES = {BAD_SCORE: "score not finite", BAD_COMPONENT: "a component of the 
 
 
 class Chunk(NamedTuple):
-    """Rows on their way to the scorer, preprocessed.
+    """Rows on their way to the scorer.
 
     Attributes
     ----------
     columns : dict
         What is passed on as it is: ``object_id``, and ``ra``, ``dec``, ``label`` where there are any.
-    x : (N, ...) float32
-        Finite everywhere.
+    x : (N, ...) array
+        Objects as the scorer takes them.
     flags : (N,) uint32
         What is known to be wrong with each object.
-    unusable : (N,) bool
-        Objects whose score is null.
     share : float
         How much of its partition lies behind with this chunk; 0 where that is not known.
     """
@@ -45,7 +43,6 @@ class Chunk(NamedTuple):
     columns: dict[str, np.ndarray]
     x: np.ndarray
     flags: np.ndarray
-    unusable: np.ndarray
     share: float = 0.0
 
 
@@ -80,6 +77,7 @@ class Work(NamedTuple):
     state: State
     out: Path
     note: dict[str, Any]  # metadata of every file
+    unusable: Callable[[np.ndarray], np.ndarray]  # flags -> whose score is null
     p_value: Callable[[np.ndarray], np.ndarray] | None
 
 
@@ -237,13 +235,15 @@ def _score_chunk(work: Work, chunk: Chunk) -> _Scored:
     """Scores of one chunk, as they are written."""
     import pyarrow as pa
 
-    scores = work.scorer(work.state, chunk.x, chunk.columns["object_id"])
-    bad = ~np.isfinite(scores["score"]) & ~chunk.unusable
-    null = chunk.unusable | bad
+    scores = dict(work.scorer(work.state, chunk.x, chunk.columns["object_id"]))
+    flags = chunk.flags | scores.pop("flags", np.uint32(0))
+    unusable = work.unusable(flags)
+    bad = ~np.isfinite(scores["score"]) & ~unusable
+    null = unusable | bad
     if work.p_value is not None:
-        scores = {**scores, "p_value": work.p_value(scores["score"])}
+        scores["p_value"] = work.p_value(scores["score"])
     columns = {name: pa.array(np.asarray(values)) for name, values in chunk.columns.items()}
-    flags = chunk.flags | np.where(bad, BAD_SCORE, 0)
+    flags = flags | np.where(bad, BAD_SCORE, 0)
     for name, values in ({"score": scores["score"]} | scores).items():  # the score before its components
         columns[name] = pa.array(values, mask=null | ~np.isfinite(values))
         flags = flags | np.where(~null & ~np.isfinite(values), BAD_COMPONENT, 0)

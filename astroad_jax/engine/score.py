@@ -20,8 +20,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from astroad_jax.engine import sharding
+from astroad_jax.engine import probes, sharding
 from astroad_jax.engine.ids import id_bits
+from astroad_jax.engine.probes import Probe
 from astroad_jax.engine.search import make_searcher
 from astroad_jax.types import Key, Method, Search, State
 
@@ -46,6 +47,7 @@ def make_scorer(
     slots: int = 0,
     mesh: Mesh | None = None,
     progress: bool = False,
+    probe: Probe | None = None,
 ) -> Callable[[State, np.ndarray, np.ndarray], Scored]:
     """Compile a method's score for batches.
 
@@ -61,6 +63,9 @@ def make_scorer(
         Devices that share each batch; all of this process's where none is given.
     progress : bool
         Show how far a search is; scores in one pass are there before a bar would be.
+    probe : (count) -> (count, ...) array, optional
+        Objects on which row counts are compared; uniform ones in [-1, 1] where none is given, which tells little where an
+        object's values lie elsewhere.
 
     Returns
     -------
@@ -68,8 +73,8 @@ def make_scorer(
         `x` of shape ``(N, ...)``, any N; `ids` of shape ``(N,)``. Arrays of length N, ``score`` among them.
     """
     if isinstance(method.score, Search):
-        return make_searcher(method.score, seed=seed, slots=slots, mesh=mesh, progress=progress)
-    return _mapper(lambda key, state, x: method.score(key, state, {"x": x}), seed, batch_size, mesh)
+        return make_searcher(method.score, seed=seed, slots=slots, mesh=mesh, progress=progress, probe=probe)
+    return _mapper(lambda key, state, x: method.score(key, state, {"x": x}), seed, batch_size, mesh, probe)
 
 
 def make_embedder(
@@ -106,9 +111,9 @@ def make_reconstructor(
     return _mapper(one, seed, batch_size, mesh)
 
 
-def _mapper(one: Callable, seed: int, batch_size: int, mesh: Mesh | None) -> Callable:
+def _mapper(one: Callable, seed: int, batch_size: int, mesh: Mesh | None, probe: Probe | None = None) -> Callable:
     mesh = mesh if mesh is not None else sharding.make_mesh(jax.local_devices())
-    ladder = _Ladder(_compiled(one, mesh), jax.random.key(seed), mesh.size, batch_size)
+    ladder = _Ladder(_compiled(one, mesh), jax.random.key(seed), mesh.size, batch_size, probe)
 
     placed: list[tuple[State, State]] = []  # the last state given, and where it was put: looked at once, not every call
 
@@ -165,10 +170,12 @@ class _Ladder:
         Every device takes an equal part of a block, so row counts are multiples of this.
     most : int
         Rows of the largest block, unless the reference is larger.
+    probe : (count) -> array, optional
+        As in `make_scorer`.
     """
 
-    def __init__(self, run: Callable, key: Key, devices: int, most: int):
-        self.run, self.key, self.devices = run, key, devices
+    def __init__(self, run: Callable, key: Key, devices: int, most: int, probe: Probe | None = None):
+        self.run, self.key, self.devices, self.probe = run, key, devices, probe
         self.reference = reference_rows() * devices
         self.most = max(self.reference, _power(-(-most // devices)) * devices)
         self.agrees: dict[tuple, bool] = {}
@@ -203,12 +210,7 @@ class _Ladder:
 
     def _probe(self, kind: tuple) -> tuple[np.ndarray, np.ndarray]:
         """Random rows, and their id bits."""
-        rng = np.random.default_rng(0)
-        bits = rng.integers(0, 2**32, (self.reference, 2), dtype=np.uint32)
-        shape, dtype = (self.reference, *kind[0]), np.dtype(kind[1])
-        if dtype.kind in "iu":
-            return rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True), bits
-        return rng.uniform(-1, 1, shape).astype(dtype), bits
+        return probes.rows(self.probe, (self.reference, *kind[0]), np.dtype(kind[1]))
 
     def _dull(self, state: State, kind: tuple) -> bool:
         return kind in self.dull and self.dull[kind] is state

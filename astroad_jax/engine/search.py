@@ -18,8 +18,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from astroad_jax.engine import sharding
+from astroad_jax.engine import probes, sharding
 from astroad_jax.engine.ids import id_bits
+from astroad_jax.engine.probes import Probe
 from astroad_jax.errors import DataError
 from astroad_jax.types import Key, Search, State
 
@@ -54,6 +55,7 @@ def make_searcher(
     mesh: Mesh | None = None,
     progress: bool = False,
     rebuild: bool = False,
+    probe: Probe | None = None,
 ) -> Callable[[State, np.ndarray, np.ndarray], Scored]:
     """Compile a search for many objects.
 
@@ -73,6 +75,8 @@ def make_searcher(
         Show a bar with objects per second.
     rebuild : bool
         Also return ``reconstruction``, ``(N, ...)``: the nearest the model came.
+    probe : (count) -> (count, ...) array, optional
+        Objects for that trial; uniform ones in [-1, 1] where none is given.
 
     Returns
     -------
@@ -99,7 +103,7 @@ def make_searcher(
             raise DataError("objects and ids differ in number", expected=f"{len(x)} ids", got=len(ids), fix=fix)
         state = sharding.place_state(mesh, state)
         start = partial(_Run, programs, key, state, mesh)
-        size = _slots_for(start, agrees, x, count, mesh.size)
+        size = _slots_for(start, agrees, x, count, mesh.size, probe)
         return start(size, max(1, round(refill * size)))(x, id_bits(ids), progress)
 
     return run
@@ -110,7 +114,9 @@ def default_slots() -> int:
     return 64 if jax.default_backend() == "cpu" else 512
 
 
-def _slots_for(start: Callable[..., _Run], agrees: dict[tuple, bool], x: np.ndarray, count: int, devices: int) -> int:
+def _slots_for(
+    start: Callable[..., _Run], agrees: dict[tuple, bool], x: np.ndarray, count: int, devices: int, probe: Probe | None
+) -> int:
     """Number of slots: `count`, or one of `FEWER` on each device that holds all objects and gives the bits of `count`."""
     for fewer in FEWER:
         size = fewer * devices
@@ -118,7 +124,7 @@ def _slots_for(start: Callable[..., _Run], agrees: dict[tuple, bool], x: np.ndar
             continue
         kind = (size, x.shape[1:], x.dtype.str)
         if kind not in agrees:
-            found = _same_bits(start, x, size, count)
+            found = _same_bits(start, probes.rows(probe, (count, *x.shape[1:]), x.dtype), size)
             if found is None:
                 return count
             agrees[kind] = found
@@ -127,18 +133,16 @@ def _slots_for(start: Callable[..., _Run], agrees: dict[tuple, bool], x: np.ndar
     return count
 
 
-def _same_bits(start: Callable[..., _Run], x: np.ndarray, size: int, count: int) -> bool | None:
-    """Whether a program of `size` slots does to random objects what that of `count` slots does, in one call.
+def _same_bits(start: Callable[..., _Run], trial: tuple[np.ndarray, np.ndarray], size: int) -> bool | None:
+    """Whether a program of `size` slots does to objects what that of as many slots as there are objects does, in one call.
 
     None where this state's outputs can show no difference, being not finite or all alike.
     """
-    rng = np.random.default_rng(0)
-    trial = rng.uniform(-1, 1, (count, *x.shape[1:])).astype(x.dtype)
-    bits = rng.integers(0, 2**32, (count, 2), dtype=np.uint32)
-    many = start(count, 1).one_call(trial, bits)
+    x, bits = trial
+    many = start(len(x), 1).one_call(x, bits)
     if not all(np.isfinite(values).all() for values in many.values()) or not any(map(np.ptp, many.values())):
         return None
-    few = start(size, 1).one_call(trial[:size], bits[:size])
+    few = start(size, 1).one_call(x[:size], bits[:size])
     return all(few[name].tobytes() == values[:size].tobytes() for name, values in many.items())
 
 
