@@ -8,11 +8,13 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from astroad_jax import data, files, preprocess
+from astroad_jax.app import estimate
 from astroad_jax.app.bundle import READING, Bundle
 from astroad_jax.engine import catalog
 from astroad_jax.errors import DataError
@@ -57,11 +59,11 @@ def score(
     if (Path(out) / "checkpoints").exists():
         raise DataError("this directory holds a run", where=str(out), fix="choose another for the scores (--out)")
     partitions = plan(model, sources)
+    scorer = scorer or model.scorer(progress=progress)
     if progress:
-        size = sum(item.size for item in partitions) / 1e9
-        print(f"{len(partitions)} inputs, {size:.3g} GB; the bar estimates the time", file=sys.stderr)
+        print(estimate.plan_in_words(model, scorer, partitions, partial(_open, model)), file=sys.stderr)
     return catalog.score_catalog(
-        scorer or model.scorer(progress=progress),
+        scorer,
         model.state,
         partitions,
         out,
