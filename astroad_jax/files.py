@@ -6,9 +6,10 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,65 @@ def _busy(path: Path, owner: dict[str, Any]) -> BusyError:
         got=f"process {owner['pid'] or '?'} on {owner['host'] or 'this host'}",
         fix=f"wait for it, choose another directory, or delete {path} if that process is gone",
     )
+
+
+@contextmanager
+def whole_directory(path: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield an empty directory that on success becomes `path`, and of which nothing stays otherwise.
+
+    Parameters
+    ----------
+    path : Path
+        Where it will be. An empty directory there, or one that is `replaceable`, is replaced.
+    replaceable : (path) -> bool
+        Whether a directory is an earlier one of the same kind, with nothing else in it.
+
+    Raises
+    ------
+    BusyError
+        Another process is making it.
+    DataError
+        Something else is there, or the place cannot be written.
+    """
+    path = Path(path).absolute()
+    hold = path.with_name(f".{path.name}.new")
+    made, old = hold / "made", hold / "old"
+    try:
+        hold.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError("cannot write here", where=str(path), got=str(error), fix="choose another directory") from error
+    try:
+        with lock(hold):
+            _settle(path, made, old)
+            _check_free(path, replaceable)
+            made.mkdir()
+            try:
+                yield made
+                _check_free(path, replaceable)
+                fsync_dir(made)
+                if path.exists():
+                    path.rename(old)
+                made.rename(path)
+                fsync_dir(path.parent)
+            finally:
+                _settle(path, made, old)
+    finally:
+        with suppress(OSError):  # the next in line may have it
+            hold.rmdir()
+
+
+def _settle(path: Path, made: Path, old: Path) -> None:
+    """Put the old one back where it was stopped between the two renames, and clear what is left over."""
+    if old.exists() and not path.exists():
+        old.rename(path)
+    for directory in (made, old):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _check_free(path: Path, replaceable: Callable[[Path], bool]) -> None:
+    """Refuse a place that holds what would be lost."""
+    if not path.exists() or (path.is_dir() and (not any(path.iterdir()) or replaceable(path))):
+        return
+    got = ", ".join(sorted(item.name for item in path.iterdir())[:10]) if path.is_dir() else "a file"
+    fix = "choose another with --out, or move what is there"
+    raise DataError("this directory holds other things", where=str(path), expected="none, or an empty one", got=got, fix=fix)

@@ -178,3 +178,74 @@ def test_lock_without_support_of_the_file_system_asks_for_the_process(tmp_path, 
 def test_lock_where_nothing_can_be_written(tmp_path):
     with pytest.raises(DataError, match="cannot write here"), files.lock(tmp_path / "absent"):
         pass
+
+
+# Whole directories
+
+
+def is_ours(path) -> bool:
+    return names(path) == ["ours"]
+
+
+def make(path, text: str = "new") -> None:
+    with files.whole_directory(path, is_ours) as made:
+        (made / "ours").write_text(text)
+
+
+def test_a_directory_is_whole_or_absent(tmp_path):
+    path = tmp_path / "deep" / "out"
+    make(path)
+    assert (path / "ours").read_text() == "new"
+    with pytest.raises(TypeError), files.whole_directory(path, is_ours) as made:
+        (made / "half").write_bytes(["half"])
+    assert names(path) == ["ours"]
+    make(path, "newer")
+    assert (path / "ours").read_text() == "newer"
+    assert names(path.parent) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["theirs", "ours"])
+def test_a_directory_takes_no_place_that_holds_something_else(tmp_path, name):
+    path = tmp_path / "out"
+    path.mkdir()
+    make(path)  # an empty one may be taken
+    (path / name).write_text("old")
+    (path / "theirs").touch()
+    with pytest.raises(DataError, match="holds other things"), files.whole_directory(path, is_ours):
+        pytest.fail("begun")
+    with pytest.raises(DataError, match="a file"):
+        make(path / "theirs")
+    with pytest.raises(DataError, match="cannot write here"):
+        make(path / "theirs" / "below")
+    assert names(path) == ["ours", "theirs"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_what_comes_while_a_directory_is_made_is_kept(tmp_path):
+    path = tmp_path / "out"
+    with pytest.raises(DataError, match="theirs"), files.whole_directory(path, is_ours):
+        (path / "theirs").mkdir(parents=True)
+    assert names(path) == ["theirs"]
+
+
+def test_a_directory_is_made_by_one_at_a_time(tmp_path):
+    path = tmp_path / "out"
+    with files.whole_directory(path, is_ours) as made:
+        (made / "ours").touch()
+        with pytest.raises(BusyError):
+            make(path)
+    assert names(path) == ["ours"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_directory_killed_between_its_renames_is_put_back(tmp_path):
+    path, hold = tmp_path / "out", tmp_path / ".out.new"
+    (hold / "old").mkdir(parents=True)
+    (hold / "old" / "ours").write_text("old")
+    (hold / "made").mkdir()
+    with files.whole_directory(path, is_ours) as made:
+        assert (path / "ours").read_text() == "old"
+        assert names(made) == []
+        (made / "ours").write_text("new")
+    assert (path / "ours").read_text() == "new"
+    assert names(tmp_path) == ["out"]
