@@ -67,6 +67,24 @@ class Stage(NamedTuple):
     held_out: bool = False
 
 
+class Term(NamedTuple):
+    """A part of ONE object's score as a function of the object alone, and where its explanation starts.
+
+    What the score compares the object with (its reconstruction, the centre of its class) is held. Terms add up to the score.
+
+    Attributes
+    ----------
+    value : (x) -> scalar
+        The term for any object in the place of this one.
+    start : array
+        An object in the shape of ``x`` in which nothing is strange, as far as this term goes: the reconstruction, where the
+        term is how far the object is from it; a typical object otherwise.
+    """
+
+    value: Callable[[jax.Array], jax.Array]
+    start: jax.Array
+
+
 class Search(NamedTuple):
     """A score that is itself an optimisation, for ONE object: what the search engine runs for many at once.
 
@@ -84,6 +102,8 @@ class Search(NamedTuple):
         Iterations at most.
     rebuild : (state, example, carry) -> array, optional
         The nearest the model comes to the object, in the shape of ``x``.
+    terms : (state, example, rebuilt) -> tuple of Term, optional
+        What the score is the sum of, given what `rebuild` found. None where that is not told.
     """
 
     init: Callable[[Key, State, Example], Any]
@@ -92,6 +112,7 @@ class Search(NamedTuple):
     done: Callable[[Any], jax.Array]
     num_steps: int
     rebuild: Callable[[State, Example, Any], jax.Array] | None = None
+    terms: Callable[[State, Example, jax.Array], tuple[Term, ...]] | None = None
 
 
 class Method(NamedTuple):
@@ -109,12 +130,16 @@ class Method(NamedTuple):
     reconstruct : (key, state, example) -> array, optional
         The object as the model sees it, in the shape of ``x``. None where the method has no decoder, or its search
         rebuilds.
+    terms : (key, state, example, typical) -> tuple of Term, optional
+        What the score is the sum of; `typical` is an object of no strangeness in the shape of ``x``, from which a term may
+        start. None: the whole score is one term that starts there. Not looked at where the score is a `Search`.
     """
 
     stages: tuple[Stage, ...]
     score: Callable[[Key, State, Example], Scores] | Search
     embed: Callable[[State, Example], jax.Array]
     reconstruct: Callable[[Key, State, Example], jax.Array] | None = None
+    terms: Callable[[Key, State, Example, jax.Array], tuple[Term, ...]] | None = None
 
 
 class Feed(NamedTuple):

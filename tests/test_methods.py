@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from astroad_jax.engine import checkpoint
+from astroad_jax.engine.explain import make_explainer
 from astroad_jax.engine.score import make_embedder, make_reconstructor, make_scorer
 from astroad_jax.engine.train import Fitted, Hooks, Saved, fit, pick
 from astroad_jax.methods import METHODS, build, configure
@@ -17,6 +18,7 @@ from astroad_jax.types import Method, Plan, Search, Stage
 from tests import toy
 
 NAMES = list(toy.VARIANTS)
+AGAINST_RECONSTRUCTION = {"autoencoder", "vae", "vae-ivar", "conv_autoencoder", "wgan_gp", "fanogan", "fanogan-search"}
 
 
 class Trained(NamedTuple):
@@ -115,6 +117,23 @@ def test_score_belongs_to_the_object_alone(trained, batch_size):
     shuffled = make_scorer(made, batch_size=batch_size)(fitted.state, x[order], ids[order])
     for part, values in reference.items():
         np.testing.assert_array_equal(shuffled[part], values[order], err_msg=part)
+
+
+def test_contributions_add_up_to_the_score(trained):
+    name, made, fitted, *_ = trained
+    x = toy.shaped(name, np.concatenate([toy.mixture(4, seed=9)[0], toy.outliers()]))
+    ids = np.arange(len(x)) + 2**60
+    scores = make_scorer(made)(fitted.state, x, ids)["score"]
+    if isinstance(made.score, Search):
+        start = make_reconstructor(made)(fitted.state, x, ids)["reconstruction"]
+    else:
+        start = np.broadcast_to(np.median(toy.shaped(name, toy.mixture(100)[0]), axis=0), x.shape)
+    shares = make_explainer(made)(fitted.state, x, ids, start)
+    np.testing.assert_allclose(shares.value, scores, rtol=1e-4)
+    assert (shares.error() < 5e-3).all()
+    assert (np.abs(shares.contribution).reshape(len(x), -1).max(axis=1) > 0).all()
+    if name in AGAINST_RECONSTRUCTION:  # where the explanation starts, nothing is strange
+        assert (np.abs(shares.base) <= 1e-5 * shares.value).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5])

@@ -95,6 +95,9 @@ def keep_best(method: Method, every: int) -> Method:
         reconstruct=None
         if method.reconstruct is None
         else lambda key, state, example: method.reconstruct(key, best_of(state), example),
+        terms=None
+        if method.terms is None
+        else lambda key, state, example, typical: method.terms(key, best_of(state), example, typical),
     )
 
 
@@ -102,12 +105,13 @@ def _score_of_best(score: Any) -> Any:
     """A score, or a search for one, that looks at the best state."""
     if not isinstance(score, Search):
         return lambda key, state, example: score(key, best_of(state), example)
-    again = score.rebuild
+    again, terms = score.rebuild, score.terms
     return score._replace(
         init=lambda key, state, example: score.init(key, best_of(state), example),
         step=lambda state, example, carry: score.step(best_of(state), example, carry),
         finish=lambda state, example, carry: score.finish(best_of(state), example, carry),
         rebuild=None if again is None else lambda state, example, carry: again(best_of(state), example, carry),
+        terms=None if terms is None else lambda state, example, rebuilt: terms(best_of(state), example, rebuilt),
     )
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
+import jax
 import numpy as np
+
+from astroad_jax.types import Key
 
 
 def id_bits(ids: np.ndarray) -> np.ndarray:
@@ -17,3 +20,8 @@ def id_bits(ids: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(ids.astype("<i8")).view("<u4").reshape(-1, 2)
     digests = [hashlib.blake2b(str(value).encode(), digest_size=8).digest() for value in ids.tolist()]
     return np.frombuffer(b"".join(digests), "<u4").reshape(-1, 2)
+
+
+def own_key(key: Key, bits: jax.Array) -> Key:
+    """Key of the object with these bits, ``(2,)`` uint32."""
+    return jax.random.fold_in(jax.random.fold_in(key, bits[0]), bits[1])

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from astroad_jax.engine import probes, sharding
-from astroad_jax.engine.ids import id_bits
+from astroad_jax.engine.ids import id_bits, own_key
 from astroad_jax.engine.probes import Probe
 from astroad_jax.engine.search import make_searcher
 from astroad_jax.types import Key, Method, Search, State
@@ -89,7 +89,9 @@ def make_reconstructor(
     *,
     seed: int = 0,
     batch_size: int = 4096,
+    slots: int = 0,
     mesh: Mesh | None = None,
+    progress: bool = False,
 ) -> Callable[[State, np.ndarray, np.ndarray], Scored]:
     """Compile a method's reconstruction for batches: as `make_scorer`, returning ``{"reconstruction": (N, ...)}``.
 
@@ -101,7 +103,7 @@ def make_reconstructor(
         The method has no decoder.
     """
     if isinstance(method.score, Search) and method.score.rebuild is not None:
-        return make_searcher(method.score, seed=seed, mesh=mesh, rebuild=True)
+        return make_searcher(method.score, seed=seed, slots=slots, mesh=mesh, progress=progress, rebuild=True)
     if method.reconstruct is None:
         raise ValueError(f"a method of stages {[stage.name for stage in method.stages]} does not reconstruct its objects")
 
@@ -248,7 +250,7 @@ def _compiled(one: Callable, mesh: Mesh) -> Callable:
     """Map a one-object function over rows, the same program on every device."""
 
     def many(key: Key, state: State, x: jax.Array, bits: jax.Array) -> dict[str, jax.Array]:
-        keys = jax.vmap(lambda b: jax.random.fold_in(jax.random.fold_in(key, b[0]), b[1]))(bits)
+        keys = jax.vmap(lambda own: own_key(key, own))(bits)
         return jax.vmap(one, in_axes=(0, None, 0))(keys, state, x)
 
     options = _compiler_options()

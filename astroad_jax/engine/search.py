@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from astroad_jax.engine import probes, sharding
-from astroad_jax.engine.ids import id_bits
+from astroad_jax.engine.ids import id_bits, own_key
 from astroad_jax.engine.probes import Probe
 from astroad_jax.errors import DataError
 from astroad_jax.types import Key, Search, State
@@ -219,8 +219,7 @@ def _compiled(search: Search, steps_per_call: int, mesh: Mesh, rebuild: bool) ->
 
     def start(key: Key, state: State, x: jax.Array, bits: jax.Array) -> Slots:
         def one(x: jax.Array, bits: jax.Array) -> Any:
-            own = jax.random.fold_in(jax.random.fold_in(key, bits[0]), bits[1])
-            return search.init(own, state, {"x": x})
+            return search.init(own_key(key, bits), state, {"x": x})
 
         return Slots(x, jax.vmap(one)(x, bits), jnp.zeros(len(x), jnp.int32))
 

@@ -17,7 +17,7 @@ from astroad_jax.config import Frozen
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, mean_squares, rows
 from astroad_jax.nets import Variables, forward, forward_train
 from astroad_jax.nets.dense import MLP, Init
-from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Stage, State
+from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Stage, State, Term
 
 
 class AutoencoderState(NamedTuple):
@@ -134,7 +134,12 @@ def autoencoder(encoder: nn.Module, decoder: nn.Module, *, tx: optax.GradientTra
         rebuilt = reconstruct(key, state, example)
         return {"score": mean_squares(example["x"][None], rebuilt[None])[0]}
 
-    return Method((stage(encoder, decoder, tx=tx, num_steps=num_steps),), score, embed, reconstruct)
+    def terms(key: Key, state: State, example: Example, typical: jax.Array) -> tuple[Term, ...]:
+        del typical
+        rebuilt = reconstruct(key, state, example)
+        return (Term(lambda x: mean_squares(x[None], rebuilt[None])[0], rebuilt),)
+
+    return Method((stage(encoder, decoder, tx=tx, num_steps=num_steps),), score, embed, reconstruct, terms)
 
 
 def build(config: Config, plan: Plan) -> Method:

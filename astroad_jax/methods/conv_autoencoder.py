@@ -28,7 +28,7 @@ from astroad_jax.methods import autoencoder
 from astroad_jax.methods.losses import adam_l2
 from astroad_jax.methods.wgan_gp import image_levels
 from astroad_jax.nets.conv2d import Encoder, Generator
-from astroad_jax.types import Example, Key, Method, Plan, Scores, State
+from astroad_jax.types import Example, Key, Method, Plan, Scores, State, Term
 
 Statistic = Literal["mse", "mad", "skewness", "maximum"]
 
@@ -83,7 +83,13 @@ def conv_autoencoder(
         found = residual_statistics(example["x"] - plain.reconstruct(key, state, example))
         return {"score": jnp.abs(found[statistic]), **found}
 
-    return plain._replace(score=score)
+    def terms(key: Key, state: State, example: Example, typical: jax.Array) -> tuple[Term, ...]:
+        rebuilt = plain.reconstruct(key, state, example)
+        # The skewness of a residual does not change with its size, so on the way from the reconstruction it never moves.
+        start = typical if statistic == "skewness" else rebuilt
+        return (Term(lambda x: jnp.abs(residual_statistics(x - rebuilt)[statistic]), start),)
+
+    return plain._replace(score=score, terms=terms)
 
 
 def build(config: Config, plan: Plan) -> Method:

@@ -33,7 +33,7 @@ from astroad_jax.methods.autoencoder import Dense, dense_pair
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, mean_squares, rows, squared_distance
 from astroad_jax.nets import Variables, forward, forward_train
 from astroad_jax.nets.dense import Init
-from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Stage, State
+from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Stage, State, Term
 
 GammaRule = Literal["mean_of_ratios", "ratio_of_means"]
 Loop = Literal["paper", "published"]
@@ -266,7 +266,15 @@ def dasvdd(joint: Joint, *, num_steps: int, steps_per_pass: int, gamma_runs: int
         radius = squared_distance(z, state.centre)[0]
         return {"score": error + state.gamma * radius, "reconstruction": error, "radius": radius}
 
-    return Method((main,) if joint.gamma is not None else (tune, main), score, embed, reconstruct)
+    def terms(key: Key, state: DASVDDState, example: Example, typical: jax.Array) -> tuple[Term, ...]:
+        rebuilt = reconstruct(key, state, example)
+
+        def radius(x: jax.Array) -> jax.Array:
+            return state.gamma * squared_distance(embed(state, {"x": x})[None], state.centre)[0]
+
+        return Term(lambda x: scale * jnp.mean((x - rebuilt) ** 2), rebuilt), Term(radius, typical)
+
+    return Method((main,) if joint.gamma is not None else (tune, main), score, embed, reconstruct, terms)
 
 
 def build(config: Config, plan: Plan) -> Method:

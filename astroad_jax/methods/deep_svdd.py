@@ -21,7 +21,7 @@ from astroad_jax.errors import ConfigError
 from astroad_jax.methods import autoencoder
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, rows, squared_distance
 from astroad_jax.nets import Variables, forward, forward_train
-from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Stage, State
+from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Stage, State, Term
 
 
 class CentreState(NamedTuple):
@@ -206,17 +206,27 @@ def _method(stages: tuple[Stage, ...], encoder: nn.Module, soft: bool) -> Method
     def embed(state: SVDDState, example: Example) -> jax.Array:
         return forward(encoder, state.encoder, example["x"][None])[0]
 
+    def distances(state: SVDDState, x: jax.Array) -> jax.Array:
+        found = squared_distance(embed(state, {"x": x})[None], state.centres)
+        return jnp.where(state.known, found, jnp.inf)
+
+    def offset(state: SVDDState) -> jax.Array | float:
+        return state.radius**2 if soft else 0.0
+
     def score(key: Key, state: SVDDState, example: Example) -> Scores:
         del key
-        distances = squared_distance(embed(state, example)[None], state.centres)
-        distances = jnp.where(state.known, distances, jnp.inf)
-        offset = state.radius**2 if soft else 0.0
-        scores = {"score": jnp.min(distances) - offset}
+        found = distances(state, example["x"])
+        scores = {"score": jnp.min(found) - offset(state)}
         if state.centres.shape[0] > 1:
-            scores["nearest_class"] = jnp.argmin(distances)
+            scores["nearest_class"] = jnp.argmin(found)
         return scores
 
-    return Method(stages, score, embed)
+    def terms(key: Key, state: SVDDState, example: Example, typical: jax.Array) -> tuple[Term, ...]:
+        del key
+        nearest = jnp.argmin(distances(state, example["x"]))
+        return (Term(lambda x: distances(state, x)[nearest] - offset(state), typical),)
+
+    return Method(stages, score, embed, terms=terms)
 
 
 def deep_svdd(

@@ -32,7 +32,7 @@ from astroad_jax.methods.latent_search import Pair, Trained
 from astroad_jax.methods.losses import descend, masked_mean, mean_squares, rows
 from astroad_jax.nets import Variables
 from astroad_jax.nets.conv2d import Encoder
-from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Search, Stage, State
+from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Search, Stage, State, Term
 
 
 class FAnoGANState(NamedTuple):
@@ -71,7 +71,11 @@ class Residuals(NamedTuple):
 
 def residuals(pair: Pair, gan: Trained, x: jax.Array, z: jax.Array) -> Residuals:
     """How far the images of z ``(B, latent)`` are from x ``(B, H, W, C)``, in pixels and in features."""
-    rebuilt = pair.generator.apply(gan.generator, z)
+    return apart(pair, gan, x, pair.generator.apply(gan.generator, z))
+
+
+def apart(pair: Pair, gan: Trained, x: jax.Array, rebuilt: jax.Array) -> Residuals:
+    """The same of images that are made already."""
     f = lambda images: pair.critic.apply(gan.critic, images, method="features")  # noqa: E731
     return Residuals(mean_squares(x, rebuilt), mean_squares(f(x), f(rebuilt)), rebuilt)
 
@@ -136,7 +140,19 @@ def fanogan(
         del key
         return found(state, example).rebuilt[0]
 
-    return Method(stages, score if search is None else search, embed, None if search else reconstruct)
+    def terms(key: Key, state: FAnoGANState, example: Example, typical: jax.Array) -> tuple[Term, ...]:
+        del typical
+        rebuilt = reconstruct(key, state, example)
+
+        def value(x: jax.Array) -> jax.Array:
+            image, feature, _ = apart(pair, state.gan, x[None], rebuilt[None])
+            return (image + kappa * feature)[0]
+
+        return (Term(value, rebuilt),)
+
+    if search is not None:
+        return Method(stages, search, embed)
+    return Method(stages, score, embed, reconstruct, terms)
 
 
 def _search(pair: Pair, encoder: nn.Module, config: Config) -> Search:

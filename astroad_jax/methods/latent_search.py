@@ -28,7 +28,7 @@ from astroad_jax.config import Frozen
 from astroad_jax.errors import ConfigError
 from astroad_jax.methods.losses import descend
 from astroad_jax.nets import Variables
-from astroad_jax.types import Example, Key, Scores, Search, State
+from astroad_jax.types import Example, Key, Scores, Search, State, Term
 
 
 class Config(Frozen):
@@ -109,9 +109,13 @@ def losses(
 ) -> Losses:
     """How far the image of z is from `x`, in pixels and in the critic's features (those of x are `target`)."""
     fake = pair.generator.apply(trained.generator, z[None])[0]
+    return apart(x - fake, target - features(pair, trained, fake), gamma, reduction)
+
+
+def apart(image: jax.Array, feature: jax.Array, gamma: float, reduction: str) -> Losses:
+    """The losses of differences, of pixels and of features."""
     gather = jnp.sum if reduction == "sum" else jnp.mean
-    residual = gather(jnp.abs(x - fake))
-    feature = gather(jnp.abs(target - features(pair, trained, fake)))
+    residual, feature = gather(jnp.abs(image)), gather(jnp.abs(feature))
     return Losses(gamma * residual + (1.0 - gamma) * feature, residual, feature)
 
 
@@ -182,8 +186,18 @@ def latent_search(
         found = pair.generator.apply(trained(state).generator, carry.z[None])[0]
         return jnp.where(jnp.isfinite(carry.loss), found, jnp.nan)
 
+    def terms(state: State, example: Example, rebuilt: jax.Array) -> tuple[Term, ...]:
+        del example
+        made = features(pair, trained(state), rebuilt)
+
+        def value(x: jax.Array) -> jax.Array:
+            seen = features(pair, trained(state), x)
+            return apart(x - rebuilt, seen - made, config.gamma, config.reduction).total
+
+        return (Term(value, rebuilt),)
+
     def done(carry: SearchCarry) -> jax.Array:
         ended = carry.since >= config.patience if config.patience else jnp.zeros((), bool)
         return ended | jnp.isnan(carry.loss)
 
-    return Search(init, step, finish, done, config.iterations, rebuild)
+    return Search(init, step, finish, done, config.iterations, rebuild, terms)

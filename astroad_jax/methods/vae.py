@@ -9,6 +9,7 @@ reconstruction probability", algorithm 4.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
@@ -23,7 +24,7 @@ from astroad_jax.methods.autoencoder import Dense, dense_pair
 from astroad_jax.methods.likelihoods import Likelihood
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, rows
 from astroad_jax.nets import Variables, forward, forward_train
-from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Stage, State
+from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Stage, State, Term
 
 ScoreBy = Literal["weighted_mse", "probability"]
 
@@ -227,7 +228,7 @@ def vae(
         return nets.likelihood.rebuilt(example["x"][None], out)[0]
 
     score = _error_of_draws(nets, samples) if score_by is None else _pixel_scores(nets, samples, score_by)
-    return Method((train,), score, embed, reconstruct)
+    return Method((train,), score, embed, reconstruct, _terms(nets, samples, score_by))
 
 
 def _error_of_draws(nets: Nets, samples: int) -> Callable[[Key, VAEState, Example], Scores]:
@@ -251,6 +252,24 @@ def _pixel_scores(nets: Nets, samples: int, score_by: ScoreBy) -> Callable[[Key,
         return {"score": parts[score_by], **parts, "kl": kl_to_standard_normal(mean, log_var)[0], "unmasked": used}
 
     return score
+
+
+def _terms(nets: Nets, samples: int, score_by: ScoreBy | None) -> Callable[..., tuple[Term, ...]]:
+    """The score as a sum over what was decoded: at the mean of the code, or of each draw with an equal share."""
+    compare = nets.likelihood.cost if score_by == "probability" else nets.likelihood.error
+
+    def terms(key: Key, state: VAEState, example: Example, typical: jax.Array) -> tuple[Term, ...]:
+        del typical
+        x = example["x"][None]
+        at_mean = score_by == "weighted_mse"
+        out = nets.decode(state, nets.encode(state, x)[0]) if at_mean else nets.draw(key, state, x, samples)[1]
+        rebuilt = nets.likelihood.rebuilt(jnp.broadcast_to(x, (len(out), *x.shape[1:])), out)
+        return tuple(Term(partial(share, out[i : i + 1], len(out)), rebuilt[i]) for i in range(len(out)))
+
+    def share(out: jax.Array, count: int, x: jax.Array) -> jax.Array:
+        return compare(x[None], out)[0] / count
+
+    return terms
 
 
 def by_pixel(nets: Nets, samples: int) -> Callable[[Key, VAEState, Example], Scores]:
