@@ -228,10 +228,10 @@ def status(
 
 @app.command()
 def verify(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run or score directories")],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="directories of runs, scores, explanations")],
     debug: Debug = False,
 ) -> None:
-    """Compute every checksum of runs and score directories anew, and name what does not match."""
+    """Compute every checksum of runs, scores and explanations anew, and name what does not match."""
     with _errors(debug):
         from astroad_jax.app.verifying import verify as check
 
@@ -335,6 +335,37 @@ def rank(
         if not silent:
             ended = asking.converse(model, objects, known, options, input, print)
             print(f"\nshown {ended.asked}  labelled {ended.given}  labels {labels}")
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory of the model that made the scores")],
+    scores: Annotated[list[Path], typer.Argument(metavar="SCORES...", help="score directories")],
+    top: Annotated[int, typer.Option("--top", min=1, help="objects to explain, the strangest")] = 20,
+    ids: Annotated[list[str] | None, typer.Option("--id", metavar="ID", help="explain this object instead")] = None,
+    out: Annotated[Path, typer.Option("--out", help="directory for page, pictures and numbers")] = Path("explained"),
+    neighbours: Annotated[int, typer.Option("--neighbours", min=0, help="nearest training objects of each")] = 5,
+    noise_rows: Annotated[
+        int | None,
+        typer.Option("--noise-rows", min=0, help="training objects that one sigma is taken from"),
+    ] = None,
+    training: Annotated[
+        str, typer.Option("--training", metavar="FILE", help="the training table, if it is not where it was")
+    ] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="as astroad score had it")] = None,
+    debug: Debug = False,
+) -> None:
+    """Say why the strangest objects are strange: what contributes to their scores, residuals in sigma, the nearest known."""
+    with _errors(debug):
+        from astroad_jax.analysis.report import table
+        from astroad_jax.app import bundle, explained, explaining
+
+        model = bundle.load(run, settings or [])
+        options = explaining.Options(top, tuple(ids or ()), neighbours, noise_rows, training)
+        page, rows, found = explained.explain(out, model, run, scores, options, progress=True)
+        print(table(rows, ("rank", "object_id", "score", "p_value", "flags", "remark"), digits=5))
+        print(f"\nexplained {len(rows)} of {found.among}  not adding up to the score {int((~found.complete).sum())}")
+        print(f"page      {page}")
 
 
 def _split(settings: list[str]) -> tuple[Path | None, list[str]]:

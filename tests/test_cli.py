@@ -14,7 +14,7 @@ from astroad_jax.app.reference import describe
 from astroad_jax.methods import METHODS, configure
 from tests import runs
 
-VERBS = ("quickstart", "inspect", "keys", "train", "score", "evaluate", "rank")
+VERBS = ("quickstart", "inspect", "keys", "train", "score", "evaluate", "rank", "explain")
 HEAVY = ("jax", "tensorflow", "sklearn", "matplotlib", "scipy", "pandas", "pyarrow", "orbax", "flax", "astropy")
 PROBE = """
 import json, sys

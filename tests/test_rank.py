@@ -433,12 +433,12 @@ def test_null_scores_have_no_features(objects):
 
 @pytest.mark.parametrize("name", ["a/7.png", "../x", "é", "x" * 300, ".hidden"])
 def test_any_id_is_a_file_name(name):
-    made = album._file_name(name)
+    made = album.file_name(name)
     assert made != name
-    assert made != album._file_name(f"{name}?")
+    assert made != album.file_name(f"{name}?")
     assert len(made) < 120
     assert not set("/\\") & set(made)
-    assert album._file_name("J12.3+4-5_6") == "J12.3+4-5_6"
+    assert album.file_name("J12.3+4-5_6") == "J12.3+4-5_6"
 
 
 # Pictures

@@ -12,7 +12,7 @@ import numpy as np
 
 from astroad_jax.analysis import portraits
 from astroad_jax.app.bundle import Bundle
-from astroad_jax.app.ranking import RESCORE, Objects
+from astroad_jax.app.ranking import RESCORE, Objects, exchanged
 from astroad_jax.engine.score import make_reconstructor
 from astroad_jax.errors import DataError
 from astroad_jax.preprocess import spectra
@@ -27,6 +27,8 @@ def fetch(model: Bundle, objects: Objects, rows: Sequence[int]) -> dict[int, np.
         start = part.start
         for chunk in part.partition.chunks() if len(own) else ():
             for place in own[(own >= start) & (own < start + len(chunk.x))].tolist():
+                if chunk.columns["object_id"][place - start] != objects.ids[wanted[place]]:
+                    raise exchanged(part, place - part.start)
                 one = chunk.x[place - start : place - start + 1]
                 found[wanted[place]] = np.array(model.scale(one)[0][0])
             start += len(chunk.x)
@@ -65,7 +67,7 @@ def open_album(
             read([row])
         x, ids = held[row][None], objects.ids[row : row + 1]
         rebuilt = rebuild(model.state, x, ids)["reconstruction"][0] if rebuild is not None else None
-        path = folder / f"{_file_name(str(ids[0]))}.png"
+        path = folder / f"{file_name(str(ids[0]))}.png"
         portraits.portrait(path, x[0], rebuilt, names=model.schema.features, title=str(ids[0]), **axes)
         return path
 
@@ -73,17 +75,23 @@ def open_album(
 
 
 def _axes(model: Bundle) -> dict[str, Any]:
-    """What the axes of a spectrum's picture say: wavelengths where it was brought to the run's grid on reading.
+    """What the axes of a spectrum's picture say."""
+    grid = wavelengths(model)
+    flux = "flux (unit norm)" if model.scaler.kind == "spectrum" else "flux"
+    return {"flux": flux} if grid is None else {"grid": grid, "frame": model.settings.spectra.frame, "flux": flux}
+
+
+def wavelengths(model: Bundle) -> np.ndarray | None:
+    """Of spectra that were brought to the run's grid on reading, (W,) in Angstrom.
 
     What else is called a spectrum has a grid of its own.
     """
     grid = model.settings.spectra
     ours = model.schema.features == ("spectrum",) and model.schema.shape == (2, grid.bins)
-    flux = "flux (unit norm)" if model.scaler.kind == "spectrum" else "flux"
-    return {"grid": spectra.grid_centres(grid), "frame": grid.frame, "flux": flux} if ours else {"flux": flux}
+    return spectra.grid_centres(grid) if ours else None
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """An id as a file name; one that cannot be it as it stands gets a digest, so that no two meet."""
     safe = re.sub(r"[^A-Za-z0-9._+-]", "_", name).lstrip(".")[:100]
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

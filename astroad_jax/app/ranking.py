@@ -45,7 +45,7 @@ class Objects(NamedTuple):
     score : (N,) float64
         The column that ranks; NaN where there is none.
     features : (N, D) float32
-        Embedding by the model; NaN where there is no score.
+        Embedding by the model; NaN where there is no score. D is 0 where none was asked for.
     place : (N,) int64
         Row over all inputs.
     parts : tuple of Part
@@ -74,7 +74,7 @@ class Objects(NamedTuple):
         return [name for name in self.table if name not in KNOWN]
 
 
-def open_objects(model: Bundle, directories: Sequence[Path], by: str = "score") -> Objects:
+def open_objects(model: Bundle, directories: Sequence[Path], by: str = "score", embed: bool = True) -> Objects:
     """Read scores, and embed the objects they are of.
 
     Parameters
@@ -82,6 +82,8 @@ def open_objects(model: Bundle, directories: Sequence[Path], by: str = "score") 
     by : str
         Column that ranks, up = stranger; ``lof``, the local outlier factor of the embedding among these objects (20
         neighbours; the DESI paper's, section 5.2.2), or ``combined``, the mean of their ranks by it and by the score.
+    embed : bool
+        Whether the embedding is wanted: without it no object is read, and only a column ranks.
 
     Raises
     ------
@@ -101,8 +103,10 @@ def open_objects(model: Bundle, directories: Sequence[Path], by: str = "score") 
     score = _column(table, "score" if by in COMPUTED else by, directories)
     parts = tuple(part for _, _, own in found for part in own)
     numbered = _numbered(model, table["object_id"], parts)
-    embedded = [_embedding(model, *each, table["object_id"]) for each in found]
-    features = np.where(np.isfinite(score)[:, None], np.concatenate(embedded), np.float32(np.nan))
+    features = np.empty((len(score), 0), np.float32)
+    if embed:
+        embedded = [_embedding(model, *each, table["object_id"]) for each in found]
+        features = np.where(np.isfinite(score)[:, None], np.concatenate(embedded), np.float32(np.nan))
     place, repeated = _first_of_each(table["object_id"], score), len(score)
     kept = {name: values[place] for name, values in table.items()}
     score, features = score[place], features[place]
@@ -236,9 +240,14 @@ def _embedded(model: Bundle, part: Part, ids: np.ndarray) -> np.ndarray:
         found.append(np.where(model.unusable(chunk.flags | flags)[:, None], np.float32(np.nan), values))
         start += len(own)
     if start != part.start + part.rows:
-        got = f"other ids from row {start - part.start} on"
-        raise DataError("a table is not the one that was scored", where=part.partition.path, got=got, fix=RESCORE)
+        raise exchanged(part, start - part.start)
     return np.concatenate(found)
+
+
+def exchanged(part: Part, row: int) -> DataError:
+    """The error for an input that holds other objects than were scored, from a row on."""
+    got = f"other ids from row {row} on"
+    return DataError("a table is not the one that was scored", where=part.partition.path, got=got, fix=RESCORE)
 
 
 def relevance(model: Bundle, objects: Objects, label: np.ndarray, scale: active.Scale = "minmax") -> np.ndarray:
@@ -246,7 +255,7 @@ def relevance(model: Bundle, objects: Objects, label: np.ndarray, scale: active.
     return active.relevance(objects.features, objects.score, label, seed=model.settings.train.seed, scale=scale)
 
 
-def row_of(objects: Objects, text: str) -> int:
+def row_of(objects: Objects, text: str, where: str = "--label") -> int:
     """Row of the object whose id is written like this.
 
     Raises
@@ -259,7 +268,7 @@ def row_of(objects: Objects, text: str) -> int:
     rows = np.flatnonzero(objects.ids == wanted) if wanted is not None else ()
     if not len(rows):
         expected = f"{'an integer' if integer else 'a text'} such as {objects.ids[0]}"
-        raise DataError("no object here has this id", where="--label", expected=expected, got=text, fix="check the id")
+        raise DataError("no object here has this id", where=where, expected=expected, got=text, fix="check the id")
     return int(rows[0])
 
 

@@ -1,4 +1,4 @@
-"""``astroad verify``: every hash of a run or a score directory computed anew."""
+"""``astroad verify``: every hash of a run, a score directory or an explanation computed anew."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from astroad_jax import files
-from astroad_jax.app import bundle
+from astroad_jax.app import bundle, explained
 from astroad_jax.engine import checkpoint
 from astroad_jax.errors import AstroadError, DataError
 
@@ -25,18 +25,20 @@ def verify(path: Path) -> Verified:
     Raises
     ------
     DataError
-        It is neither a run nor a score directory.
+        It is none of these.
     """
     path = Path(path)
     if (path / "checkpoints").is_dir():
         return _run(path)
     if (path / "manifest.json").exists():
         return _scores(path)
+    if (path / explained.BOOK).exists():
+        return _explanation(path)
     raise DataError(
         "nothing here has checksums",
         where=str(path),
-        expected="a run directory (checkpoints/ in it), or a score directory (manifest.json in it)",
-        fix="name one that astroad train or astroad score has made",
+        expected="a directory of a run (checkpoints/ in it), of scores (manifest.json) or explanations (explanation.json)",
+        fix="name one that astroad train, astroad score or astroad explain has made",
     )
 
 
@@ -60,6 +62,14 @@ def _scores(path: Path) -> Verified:
     problems = [f"{path / name}: {what}" for name, what in differing.items()]
     problems += [f"{path / name}: not in the manifest (the scoring command writes it anew)" for name in unknown]
     return Verified("scores", len(entries) + 1, problems)
+
+
+def _explanation(path: Path) -> Verified:
+    try:
+        found = explained.check(path)
+    except AstroadError as error:
+        return Verified("explanation", 1, [str(error)])
+    return Verified("explanation", found.files, [f"{path}: {problem}" for problem in found.problems])
 
 
 def _problem(check, path: Path) -> list[str]:

@@ -186,6 +186,18 @@ def latent_search(
         found = pair.generator.apply(trained(state).generator, carry.z[None])[0]
         return jnp.where(jnp.isfinite(carry.loss), found, jnp.nan)
 
+    def done(carry: SearchCarry) -> jax.Array:
+        ended = carry.since >= config.patience if config.patience else jnp.zeros((), bool)
+        return ended | jnp.isnan(carry.loss)
+
+    return Search(init, step, finish, done, config.iterations, rebuild, _terms(pair, trained, config))
+
+
+def _terms(
+    pair: Pair, trained: Callable[[State], Trained], config: Config
+) -> Callable[[State, Example, jax.Array], tuple[Term, ...]]:
+    """Eq. 9 with the nearest image held: one term that starts there."""
+
     def terms(state: State, example: Example, rebuilt: jax.Array) -> tuple[Term, ...]:
         del example
         made = features(pair, trained(state), rebuilt)
@@ -196,8 +208,4 @@ def latent_search(
 
         return (Term(value, rebuilt),)
 
-    def done(carry: SearchCarry) -> jax.Array:
-        ended = carry.since >= config.patience if config.patience else jnp.zeros((), bool)
-        return ended | jnp.isnan(carry.loss)
-
-    return Search(init, step, finish, done, config.iterations, rebuild, terms)
+    return terms
