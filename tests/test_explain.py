@@ -21,6 +21,7 @@ from astroad_jax.analysis import explain, explain_plots
 from astroad_jax.app import bundle, explained, explaining, known, scoring
 from astroad_jax.data.store import Held, read_hdf5, write_hdf5
 from astroad_jax.engine import catalog
+from astroad_jax.engine.ensemble import Best, keep_best
 from astroad_jax.engine.explain import make_explainer
 from astroad_jax.engine.score import make_embedder
 from astroad_jax.types import Method, Search, Term
@@ -58,7 +59,8 @@ def scored_by(function) -> Method:
 @pytest.mark.parametrize("form", FORMS)
 def test_contributions_of_a_known_function(form):
     function, expected = FORMS[form]
-    x, start = RNG.normal(size=(2, 7, 5)).astype(np.float32)
+    x, start = np.random.default_rng(1).normal(size=(2, 7, 5)).astype(np.float32)
+    assert ((x @ KINK > 0.1) != (start @ KINK > 0.1)).sum() > 2
     shares = make_explainer(scored_by(function))(None, x, np.arange(7), start)
     np.testing.assert_allclose(shares.value, [function(each) for each in x], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(shares.base, [function(each) for each in start], rtol=1e-5, atol=1e-6)
@@ -79,6 +81,20 @@ def test_terms_start_where_they_say():
     shares = make_explainer(method)(jnp.float32(0.5), x, np.arange(70), typical)
     np.testing.assert_allclose(shares.contribution, 0.25 * x**2 + 3 * (x - typical), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(shares.base, 3 * typical.sum((1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_terms_are_those_of_the_best_state():
+    x = RNG.normal(size=(3, 4)).astype(np.float32)
+
+    def terms(key, state, example, typical):
+        return (Term(lambda x: state * jnp.sum(x**2), typical),)
+
+    search = Search(*[lambda *given: None] * 4, num_steps=1, terms=lambda *given: terms(None, *given))
+    plain = scored_by(lambda x: x[0])._replace(terms=terms)
+    held = Best(state=jnp.float32(9), best=jnp.float32(2), value=0, at=0, step=0)
+    for method in (plain, plain._replace(score=search)):
+        shares = make_explainer(keep_best(method, 1))(held, x, np.arange(3), 0 * x)
+        np.testing.assert_allclose(shares.contribution, 2 * x**2, rtol=1e-5)
 
 
 def test_a_search_that_does_not_tell_its_terms_is_refused():
