@@ -23,7 +23,7 @@ from astroad_jax.data.store import Held, read_hdf5, write_hdf5
 from astroad_jax.engine import catalog
 from astroad_jax.engine.ensemble import Best, keep_best
 from astroad_jax.engine.explain import make_explainer
-from astroad_jax.engine.score import make_embedder
+from astroad_jax.engine.score import make_embedder, make_scorer
 from astroad_jax.types import Method, Search, Term
 from tests import runs, spectra_files
 from tests.test_app_images import sky as images
@@ -350,7 +350,7 @@ def test_damage_to_an_explanation_is_seen(homes, tmp_path):
     out = shutil.copytree(homes("autoencoder").out, tmp_path / "e")
     ended = runs.astroad("verify", out)
     assert ended.code == 0, ended
-    assert f"explanation, {4 + TOP} checked, 0 wrong" in ended.out
+    assert f"explanation, {5 + TOP} checked, 0 wrong" in ended.out
     for name in ("summary.json", "explanation.json"):
         (out / name).write_text((out / name).read_text().replace("1", "2"))
         (out / "other.txt").touch()
@@ -386,7 +386,7 @@ def test_the_typical_object_is_the_median_of_the_nearest_class(homes):
     nearest = home.arrays["scores/nearest_class"].astype(int)
     expected = [np.median(rows.x[rows.y == c], axis=0) for c in nearest]
     np.testing.assert_allclose(home.arrays["typical"], expected, rtol=1e-6)
-    distance = home.model.scorer()(home.model.state, home.arrays["typical"], np.arange(TOP))
+    distance = make_scorer(home.model.method)(home.model.state, home.arrays["typical"], np.arange(TOP))
     at_own = distance["nearest_class"] == nearest
     np.testing.assert_allclose(home.arrays["base"][at_own], distance["score"][at_own], rtol=1e-4)
 

@@ -455,7 +455,7 @@ def test_any_id_is_a_file_name(name):
 )
 def test_axes_say_what_is_known_of_a_spectrum(model, features, shape, kind, expected):
     schema, scaler = model.schema._replace(features=features, shape=shape), model.scaler._replace(kind=kind)
-    found = album._axes(model._replace(schema=schema, scaler=scaler))
+    found = album.axes(model._replace(schema=schema, scaler=scaler))
     assert len(found.pop("grid", np.zeros(0))) == (1000 if "frame" in expected else 0)
     assert found == expected
 

@@ -46,6 +46,8 @@ class Explained(NamedTuple):
         A spectrum's wavelengths in Angstrom; pixels are numbered where there is none.
     rest : bool
         Whether these are rest wavelengths, where lines can be marked.
+    flux : str
+        What a spectrum's flux is called, with its norm.
     spectrum : bool
     """
 
@@ -58,6 +60,7 @@ class Explained(NamedTuple):
     names: Sequence[str] = ()
     grid: np.ndarray | None = None
     rest: bool = True
+    flux: str = "flux"
     spectrum: bool = False
 
 
@@ -147,7 +150,7 @@ def _spectrum(path: Path, shown: Explained, title: str) -> None:
     flux.plot(at, np.where(known, shown.x[0], np.nan), color=INK, linewidth=0.7, label="this object")
     if shown.rebuilt is not None:
         flux.plot(at, shown.rebuilt[0], color=COLOURS[0], linewidth=1.1, alpha=0.85, label="rebuilt")
-    flux.set_ylabel("flux (unit norm)", fontsize=8)
+    flux.set_ylabel(shown.flux, fontsize=8)
     if shown.residual is not None:
         _curve(panels.pop(0), at, shown.residual, "residual (sigma)", COLOURS[1])
     _curve(panels.pop(0), at, shown.contribution.sum(axis=0), "contribution", COLOURS[1])

@@ -53,7 +53,7 @@ def open_album(
     except OSError as error:
         raise DataError("no pictures can be written here", where=str(folder), got=error, fix="choose another") from error
     held: dict[int, np.ndarray] = {}
-    rebuild, axes = None, _axes(model)
+    rebuild, around = None, axes(model)
     if model.method.reconstruct is not None and not isinstance(model.method.score, Search):
         rebuild = make_reconstructor(model.method, seed=model.settings.train.seed)
 
@@ -68,27 +68,21 @@ def open_album(
         x, ids = held[row][None], objects.ids[row : row + 1]
         rebuilt = rebuild(model.state, x, ids)["reconstruction"][0] if rebuild is not None else None
         path = folder / f"{file_name(str(ids[0]))}.png"
-        portraits.portrait(path, x[0], rebuilt, names=model.schema.features, title=str(ids[0]), **axes)
+        portraits.portrait(path, x[0], rebuilt, names=model.schema.features, title=str(ids[0]), **around)
         return path
 
     return read, draw
 
 
-def _axes(model: Bundle) -> dict[str, Any]:
-    """What the axes of a spectrum's picture say."""
-    grid = wavelengths(model)
-    flux = "flux (unit norm)" if model.scaler.kind == "spectrum" else "flux"
-    return {"flux": flux} if grid is None else {"grid": grid, "frame": model.settings.spectra.frame, "flux": flux}
-
-
-def wavelengths(model: Bundle) -> np.ndarray | None:
-    """Of spectra that were brought to the run's grid on reading, (W,) in Angstrom.
+def axes(model: Bundle) -> dict[str, Any]:
+    """What the axes of a spectrum's picture say: wavelengths where it was brought to the run's grid on reading.
 
     What else is called a spectrum has a grid of its own.
     """
     grid = model.settings.spectra
     ours = model.schema.features == ("spectrum",) and model.schema.shape == (2, grid.bins)
-    return spectra.grid_centres(grid) if ours else None
+    flux = "flux (unit norm)" if model.scaler.kind == "spectrum" else "flux"
+    return {"grid": spectra.grid_centres(grid), "frame": grid.frame, "flux": flux} if ours else {"flux": flux}
 
 
 def file_name(name: str) -> str:

@@ -142,6 +142,7 @@ def shown(found: Explanation, row: int) -> explain_plots.Explained:
         found.names,
         found.grid,
         found.rest,
+        found.flux,
         found.spectra,
     )
 

@@ -80,6 +80,8 @@ class Explanation(NamedTuple):
         Wavelengths of spectra in Angstrom.
     rest : bool
         Whether they are those of the rest frame.
+    flux : str
+        What a spectrum's flux is called, with its norm.
     spectra : bool
     among : int
         Objects with a score.
@@ -99,6 +101,7 @@ class Explanation(NamedTuple):
     names: tuple[str, ...]
     grid: np.ndarray | None
     rest: bool
+    flux: str
     spectra: bool
     among: int
 
@@ -129,6 +132,7 @@ def explanation(
     order = active.ranked(objects.score, objects.ids)[: np.isfinite(objects.score).sum()]
     rows = _chosen(objects, order, options)
     table = {name: values[rows] for name, values in objects.table.items()}
+    axes = album.axes(model)
     held, ids = album.fetch(model, objects, rows.tolist()), table["object_id"]
     x = np.stack([held[row] for row in rows.tolist()])
     rebuild, spectra = _rebuilder(model, progress), _are_spectra(model)
@@ -155,8 +159,9 @@ def explanation(
         typical=typical,
         known=found,
         names=model.schema.features if x.shape[1:] == (len(model.schema.features),) else (),
-        grid=album.wavelengths(model),
-        rest=model.settings.spectra.frame == "rest",
+        grid=axes.get("grid"),
+        rest=axes.get("frame") == "rest",
+        flux=axes["flux"],
         spectra=spectra,
         among=len(order),
     )
