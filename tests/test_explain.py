@@ -604,6 +604,7 @@ def test_contributions_that_do_not_add_up_are_told(homes, found, tmp_path):
 SPECTRUM = np.stack([RNG.normal(1, 0.1, 300), np.where(np.arange(300) % 50, 4.0, 0.0)])
 OBJECTS = {
     "features": (RNG.normal(size=5), {"names": list("abcd$")}),
+    "one far off": (np.array([0.5, -3, 1e5, 0.1]), {"names": list("abcd"), "near": 2.0}),
     "many features": (RNG.normal(size=152), {"names": [f"feature {i}" for i in range(152)]}),
     "image": (RNG.uniform(-1, 1, (12, 12, 3)), {}),
     "one band": (RNG.uniform(-1, 1, (12, 12, 1)), {}),
@@ -620,10 +621,11 @@ OBJECTS = {
     ("kind", "bare"), [*((kind, False) for kind in OBJECTS), ("features", True), ("image", True), ("pixels", True)]
 )
 def test_pictures_of_any_object(tmp_path, kind, bare):
-    x, options = OBJECTS[kind]
+    x, options = OBJECTS[kind][0], dict(OBJECTS[kind][1])
     residual = np.where(np.arange(x.shape[-1]) == 2, np.nan, 7.0) + np.zeros(x.shape)
     rebuilt = {} if bare else {"rebuilt": 0.9 * x, "residual": residual[0] if options.get("spectrum") else residual}
-    near = x[None][:0] if bare else np.stack([x + 0.1, x, x, x])
+    usual = options.pop("near", x) * np.ones_like(x)
+    near = x[None][:0] if bare else np.stack([usual + 0.1, usual, usual, usual])
     shown = explain_plots.Explained(x, 0 * x if bare else x**3, 0 * x, near, **rebuilt, **options)
     explain_plots.draw(tmp_path / "p.png", shown, "$7")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

@@ -11,7 +11,7 @@ import numpy as np
 from astroad_jax.analysis.explain import largest
 from astroad_jax.analysis.galleries import gallery
 from astroad_jax.analysis.plots import COLOURS, GREY, grid, save
-from astroad_jax.analysis.spectra_plots import mark_lines
+from astroad_jax.analysis.spectra_plots import limit, mark_lines
 from astroad_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ MOST_BARS = 24  # features shown of an object that has more
 MOST_NEAR = 3  # neighbours shown
 MOST_LINES = 6
 RANGE = 5.0  # sigma at which the colour of a residual image ends
+FAR = 10.0  # times the usual values, beyond which an axis of values is logarithmic
 INK = "#222222"
 
 
@@ -109,11 +110,20 @@ def _features(path: Path, shown: Explained, title: str) -> None:
     if shown.rebuilt is not None:
         right.plot(shown.rebuilt[order], places, linestyle="", marker="D", markersize=4, color=COLOURS[0], label="rebuilt")
     right.plot(shown.x[order], places, linestyle="", marker="o", markersize=5, color=COLOURS[1], label="this object")
+    _stretch(right, shown)
     right.set_yticks(places, [])
     right.set(xlabel="scaled value")
     for axes in (left, right):
         axes.set_ylim(len(order) - 0.4, -0.6)
     _finish(figure, right, title, path)
+
+
+def _stretch(axes: Axes, shown: Explained) -> None:
+    """Linear as far as ordinary values go, logarithmic beyond, where one that is far off would press all others together."""
+    usual = max(np.abs(values).max() for values in (shown.typical, *shown.near))
+    if usual > 0 and np.abs(shown.x).max() > FAR * usual:
+        power = 10.0 ** np.ceil(np.log10(usual))  # a power of ten: ticks of the logarithmic part begin there
+        axes.set_xscale("symlog", linthresh=power, linscale=2)
 
 
 def _image(path: Path, shown: Explained, title: str) -> None:
@@ -122,11 +132,11 @@ def _image(path: Path, shown: Explained, title: str) -> None:
     if shown.rebuilt is not None:
         columns["rebuilt"] = shown.rebuilt[None]
     if shown.residual is not None:
-        signed.append(f"residual\n+-{RANGE:g} sigma")
+        signed.append(f"residual\n±{RANGE:g} sigma")
         columns[signed[-1]] = _over_bands(shown.residual)[None] / RANGE
     summed = shown.contribution.sum(axis=-1, keepdims=True)
     size = np.abs(summed).max()
-    signed.append(f"contribution\n+-{size:.3g}")
+    signed.append(f"contribution\n±{size:.3g}")
     columns[signed[-1]] = summed[None] / (size if size > 0 else 1.0)
     columns |= {f"nearest {i + 1}": image[None] for i, image in enumerate(shown.near[:MOST_NEAR])}
     gallery(path, columns, title=title, signed=signed)
@@ -147,9 +157,11 @@ def _spectrum(path: Path, shown: Explained, title: str) -> None:
     figure, axes = grid(rows, 1, 9.6, 1.9, sharex=True, gridspec_kw={"height_ratios": [1.7] + [1] * (rows - 1)})
     panels = list(axes[:, 0])
     flux = panels.pop(0)
-    flux.plot(at, np.where(known, shown.x[0], np.nan), color=INK, linewidth=0.7, label="this object")
+    seen = np.where(known, shown.x[0], np.nan)
+    flux.plot(at, seen, color=INK, linewidth=0.7, label="this object")
     if shown.rebuilt is not None:
         flux.plot(at, shown.rebuilt[0], color=COLOURS[0], linewidth=1.1, alpha=0.85, label="rebuilt")
+    limit(flux, at, seen, seen[:0] if shown.rebuilt is None else shown.rebuilt[0])
     flux.set_ylabel(shown.flux, fontsize=8)
     if shown.residual is not None:
         _curve(panels.pop(0), at, shown.residual, "residual (sigma)", COLOURS[1])

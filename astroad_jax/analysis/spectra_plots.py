@@ -172,6 +172,11 @@ def _pair(axes: Axes, wave: np.ndarray, flux: np.ndarray, rebuilt: np.ndarray, w
     axes.plot(wave, flux, color=INK, linewidth=0.6, label="observed")
     axes.plot(wave, rebuilt, color=COLOURS[0], linewidth=1.1, alpha=0.85, label="reconstructed")
     axes.tick_params(labelsize=7)
+    limit(axes, wave, flux, rebuilt, whole)
+
+
+def limit(axes: Axes, wave: np.ndarray, flux: np.ndarray, rebuilt: np.ndarray, whole: bool = False) -> None:
+    """Limits of a panel that shows both, and marks for the pixels beyond them: unless `whole`, the single wild ones."""
     drawn = np.concatenate([flux if whole else flux[~wild(flux)], rebuilt])
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) and np.ptp(drawn) > 0:

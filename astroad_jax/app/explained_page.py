@@ -28,9 +28,10 @@ SHOWN = ("label", "z", "snr")
 def page(found: Explanation, rows: Sequence[dict[str, Any]], model: Bundle) -> str:
     """HTML of all objects, the strangest first; whatever comes from data is escaped."""
     title = f"Why these {len(rows)} objects are strange"
+    share = "A percentage is a feature's share of all contributions, by size. " if found.names else ""
     about = (
         f"{len(rows)} of {found.among} objects with a score, by {model.settings.method['name']}, model {model.digest[:12]}. "
-        f"{_noise(found)} Contributions add up to the score less the base, its value where the explanation starts. "
+        f"{_noise(found)} Contributions add up to the score less the base, its value where the explanation starts. {share}"
         "All numbers are in explanations.h5, one row an object in summary.parquet and summary.json."
     )
     head = f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>'
@@ -41,8 +42,10 @@ def page(found: Explanation, rows: Sequence[dict[str, Any]], model: Bundle) -> s
 
 def _noise(found: Explanation) -> str:
     """What a sigma is."""
+    if found.rebuilt is None:
+        return "There are no residuals: the method does not rebuild its objects."
     if found.residual is None:
-        return "There are no residuals: the method does not rebuild its objects, or no noise level was asked for."
+        return "There are no residuals: no training objects were asked for to take a noise level from."
     if found.spectra:
         return "Residuals are in units of the spectra's own noise, by their inverse variance."
     return (

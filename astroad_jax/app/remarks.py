@@ -37,7 +37,7 @@ def _pixel(found: Explanation, row: int, values: np.ndarray, unit: str) -> str:
         return f"{unit.format(values[place])} at {found.grid[place]:.0f} A"
     ((wave, near),) = lines.remark(found.grid, values, z).items()
     value = np.nan_to_num(values)[np.searchsorted(found.grid, wave)]
-    return f"{unit.format(value)} at {wave:.0f} A: {_unset(near)}"
+    return f"{unit.format(value)} at {wave:.0f} A ({_unset(near)})"
 
 
 def _unset(label: str) -> str:
