@@ -20,6 +20,7 @@ from astroad_jax.engine import catalog
 from astroad_jax.errors import DataError
 
 DUPLICATE_ID = 16
+HOLDS = {"checkpoints": "a run", "explanation.json": "an explanation"}  # what is not for scores, by its own file
 AT_ONCE = 2**26  # bytes of objects on their way to the scorer
 FLAG_NAMES = {**preprocess.FLAG_NAMES, DUPLICATE_ID: "id occurs more than once in its table", **catalog.FLAG_NAMES}
 log = logging.getLogger(__name__)
@@ -54,10 +55,11 @@ def score(
     Raises
     ------
     DataError
-        The score directory is a run directory.
+        The directory is a run's, or an explanation's.
     """
-    if (Path(out) / "checkpoints").exists():
-        raise DataError("this directory holds a run", where=str(out), fix="choose another for the scores (--out)")
+    for name, what in HOLDS.items():
+        if (Path(out) / name).exists():
+            raise DataError(f"this directory holds {what}", where=str(out), fix="choose another for the scores (--out)")
     partitions = plan(model, sources)
     scorer = scorer or model.scorer(progress=progress)
     if progress:
