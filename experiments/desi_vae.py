@@ -193,22 +193,33 @@ def thresholds(measures: Measures, scored: Scored) -> dict[str, float]:
 
 
 def by_kind(measures: Measures, scored: Scored) -> None:
-    """Share of each planted kind within the top 1 % and its own share of a survey in which it is the only one."""
+    """Share of each planted kind within the top 1 % and its own share of a survey in which it is the only one.
+
+    Likewise among validation rows alone: what a network has been trained on it may have learnt by heart.
+    """
     for kind in [kind for kind in desi_anomalies.KINDS if (scored.survey.kind == kind).any()]:
         rows = np.flatnonzero(np.isin(scored.survey.kind, ("", kind)))
-        own, snr = scored.survey.kind[rows] == kind, scored.survey.snr[rows]
-        first = int(np.ceil(0.01 * (~own).sum())) + own.sum()
+        own, snr, held = scored.survey.kind[rows] == kind, scored.survey.snr[rows], ~scored.train[rows]
         thirds = np.digitize(snr, np.quantile(snr[own], [1 / 3, 2 / 3]))
         for name, score in scored.scores.items():
-            top = np.zeros(len(rows), bool)
-            top[np.argsort(-score[rows], kind="stable")[:first]] = True
+            top = _in_top(score[rows], own)
             measures.note(kind, name, "share in the top 1 % and its own", top[own].mean())
+            if own[held].any():
+                unseen = _in_top(score[rows][held], own[held])
+                measures.note(kind, name, "share in the top 1 % and its own, not trained on", unseen[own[held]].mean())
             for third, title in enumerate(("faint", "middle", "bright")):
                 part = own & (thirds == third)
                 if part.any():
                     measures.note(kind, name, f"share in the top 1 % and its own, {title} third", top[part].mean())
         measures.note(kind, "planted", "median S/N", np.median(snr[own]))
         measures.note(kind, "planted", "objects", own.sum())
+
+
+def _in_top(score: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Which objects are among as many of the strangest as 1 % of the others and all of their own are."""
+    top = np.zeros(len(score), bool)
+    top[np.argsort(-score, kind="stable")[: int(np.ceil(0.01 * (~own).sum())) + own.sum()]] = True
+    return top
 
 
 def learning(measures: Measures, settings: Settings, scored: Scored, seed: int) -> dict[str, active.Curve]:

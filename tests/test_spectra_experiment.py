@@ -70,6 +70,10 @@ def test_a_kind_is_looked_for_in_the_top_percent_and_its_own_share():
     assert found()["bad sky", f"{metric}, middle third"] == 0.0
     assert found()["bad sky", "median S/N"] == 402.5
     assert found()["bad sky", "objects"] == 4
+    held = ("bad sky", f"{metric}, not trained on")  # of these, that of place 396
+    assert found()[held] == 0.0  # two others of the 99 are stranger
+    score[396] = 2e4
+    assert found()[held] == 1.0
 
 
 def test_errors_by_class_are_of_validation_rows_without_planted_ones():
