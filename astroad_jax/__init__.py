@@ -17,6 +17,7 @@ _PUBLIC = {
     "fit": "engine.train",
     "make_scorer": "engine.score",
     "score_catalog": "engine.catalog",
+    "score_partition": "app.partition",
     "AstroadError": "errors",
 }
 

@@ -96,8 +96,7 @@ def quickstart(
         tour = run(data, out, settings or [], progress=True)
         words.show(tour.evaluation)
         print(f"\nmodel   {tour.run}\nscores  {tour.scores}")
-        for figure in tour.evaluation.figures:
-            print(f"figure  {figure}")
+        words.figures(tour.evaluation)
 
 
 @app.command()
@@ -150,7 +149,7 @@ def train(
         from astroad_jax import config
         from astroad_jax.app.launch import join_cluster
 
-        path, overrides = _split(settings or [])
+        path, overrides = config.split(settings or [])
         chosen = config.load(path, [*overrides, *([config.setting("data.path", data)] if data else [])])
         join_cluster()
         _train(chosen, out)
@@ -158,6 +157,7 @@ def train(
 
 def _train(chosen: Any, out: Path) -> None:
     from astroad_jax import data as tables
+    from astroad_jax.app import words
     from astroad_jax.app.launch import is_primary
     from astroad_jax.app.training import train as run
     from astroad_jax.errors import ConfigError
@@ -167,12 +167,7 @@ def _train(chosen: Any, out: Path) -> None:
     source = tables.open_source(chosen.data.path, size=chosen.data.size, spectra=chosen.spectra)
     fitted = run(source, chosen, out, progress=is_primary())
     if is_primary():
-        print(f"model   {out}")
-        if not fitted.metrics:
-            print("        was trained to its end before: nothing was done")
-            return
-        last = {key: value for key, value in fitted.metrics[-1].items() if key != "stage"}
-        print("last    " + "  ".join(f"{key} {value:.6g}" for key, value in last.items()))
+        words.trained(out, fitted.metrics)
 
 
 @app.command()
@@ -193,22 +188,37 @@ def score(
     Stopped or killed, the same command goes on; astroad status tells how far it is.
     """
     with _errors(debug):
-        from astroad_jax.app import bundle, scoring
+        from astroad_jax.app import bundle, scoring, words
         from astroad_jax.app.launch import is_primary, join_cluster
 
         join_cluster()
         report = scoring.score(bundle.load(run, settings or []), inputs, out, progress=is_primary())
         if not is_primary():
             return
-        print(f"rows {report.rows}  scored {report.scored}  null {report.null}  quarantined {len(report.quarantined)} files")
-        if report.skipped:
-            print(f"{report.skipped} inputs were scored before and left as they are")
-        for flag, count in report.flags.items():
-            print(f"flag {flag:3d}  {count} rows: {scoring.FLAG_NAMES[flag]}")
-        if report.earlier:
-            print(f"quarantined by earlier calls: {', '.join(report.earlier)}")
-        for name, reason in report.quarantined.items():
-            print(f"quarantined {name}: {reason}", file=sys.stderr)
+        words.scored(report, scoring.FLAG_NAMES, "files")
+        words.earlier(report)
+        raise typer.Exit(EXIT_QUARANTINED if report.quarantined else EXIT_OK)
+
+
+@app.command()
+def hats(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory of a trained model")],
+    catalog: Annotated[str, typer.Argument(metavar="CATALOG", help="catalogue in HATS format")],
+    out: Annotated[Path, typer.Option("--out", help="the catalogue of scores to be")] = Path("scores"),
+    workers: Annotated[int, typer.Option("--workers", min=0, help="processes on this machine; 0: this one alone")] = 0,
+    scheduler: Annotated[str, typer.Option("--scheduler", metavar="ADDRESS", help="of a Dask cluster to use instead")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="such as data.id=name")] = None,
+    debug: Debug = False,
+) -> None:
+    """Score a catalogue in HATS format into another one, with LSDB and Dask; the same command goes on with what is left."""
+    with _errors(debug):
+        from astroad_jax.app import hats_survey, words
+        from astroad_jax.app.hats import score_hats
+
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # read as Dask is imported, here and by the workers
+        with hats_survey.cluster(workers, scheduler):
+            report = score_hats(run, catalog, out, overrides=settings or [], progress=True)
+        words.scored(report, report.names, f"partitions ({report.lost} rows)")
         raise typer.Exit(EXIT_QUARANTINED if report.quarantined else EXIT_OK)
 
 
@@ -233,15 +243,14 @@ def verify(
 ) -> None:
     """Compute every checksum of runs, scores and explanations anew, and name what does not match."""
     with _errors(debug):
+        from astroad_jax.app import words
         from astroad_jax.app.verifying import verify as check
 
         wrong = 0
         for directory in directories:
             found = check(directory)
+            words.verified(directory, found)
             wrong += len(found.problems)
-            print(f"{directory}: {found.kind}, {found.checked} checked, {len(found.problems)} wrong")
-            for problem in found.problems:
-                print(problem, file=sys.stderr)
         raise typer.Exit(EXIT_CORRUPT if wrong else EXIT_OK)
 
 
@@ -262,8 +271,7 @@ def evaluate(
 
         found = measure(bundle.load(run, settings or []), run, scores, held_out_only=not everything)
         words.show(found)
-        for figure in found.figures:
-            print(f"figure  {figure}")
+        words.figures(found)
 
 
 @app.command()
@@ -366,19 +374,6 @@ def explain(
         print(table(rows, ("rank", "object_id", "score", "p_value", "flags", "remark"), digits=5))
         print(f"\nexplained {len(rows)} of {found.among}  not adding up to the score {int((~found.complete).sum())}")
         print(f"page      {page}")
-
-
-def _split(settings: list[str]) -> tuple[Path | None, list[str]]:
-    """A leading configuration file, and the overrides after it."""
-    first = settings[0] if settings else ""
-    if not first or "=" in first:
-        return None, settings
-    if not first.endswith(".toml"):
-        from astroad_jax.errors import ConfigError
-
-        fix = f"a table is given as --data {first}; astroad inspect writes a configuration for it"
-        raise ConfigError("this is no configuration", where=first, expected="a TOML file, or KEY=VALUE", fix=fix)
-    return Path(first), settings[1:]
 
 
 def main() -> None:

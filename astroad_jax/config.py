@@ -248,6 +248,23 @@ def toml_value(text: str) -> Any:
         return text
 
 
+def split(settings: list[str]) -> tuple[Path | None, list[str]]:
+    """A leading configuration file, and the overrides after it.
+
+    Raises
+    ------
+    ConfigError
+        The first word is neither.
+    """
+    first = settings[0] if settings else ""
+    if not first or "=" in first:
+        return None, settings
+    if not first.endswith(".toml"):
+        fix = f"a table is given as --data {first}; astroad inspect writes a configuration for it"
+        raise ConfigError("this is no configuration", where=first, expected="a TOML file, or KEY=VALUE", fix=fix)
+    return Path(first), settings[1:]
+
+
 def setting(key: str, value: Any) -> str:
     """An override, as `override` reads it, that sets a key to a value."""
     return f"{key}={_toml(value)}"

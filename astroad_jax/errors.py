@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 EXIT_OK = 0
 EXIT_BUG = 1  # an exception nobody expected: a defect of this package
@@ -75,6 +75,20 @@ class Interrupted(AstroadError):
     """A signal asked the process to stop; what is saved can be resumed."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+def check_same(what: str, held: Mapping[str, object], own: Mapping[str, object], *, where: str, fix: str) -> None:
+    """Refuse what was saved of something else.
+
+    Raises
+    ------
+    MismatchError
+        Naming what differs.
+    """
+    differing = sorted(key for key in {*held, *own} if held.get(key) != own.get(key))
+    if differing:
+        expected, got = ({key: side.get(key) for key in differing} for side in (held, own))
+        raise MismatchError(what, where=where, expected=expected, got=got, fix=fix)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

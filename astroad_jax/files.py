@@ -37,6 +37,21 @@ def fsync_dir(path: Path) -> None:
         os.close(handle)
 
 
+def make_directory(path: Path, what: str) -> None:
+    """Make a directory, and those above it, for what is named.
+
+    Raises
+    ------
+    DataError
+        It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fix = "choose another directory"
+        raise DataError(f"cannot write {what} here", where=str(path), got=str(error), fix=fix) from error
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed into place, else removed."""

@@ -14,7 +14,7 @@ from astroad_jax.app.reference import describe
 from astroad_jax.methods import METHODS, configure
 from tests import runs
 
-VERBS = ("quickstart", "inspect", "keys", "train", "score", "evaluate", "rank", "explain")
+VERBS = ("quickstart", "inspect", "keys", "train", "score", "hats", "evaluate", "rank", "explain")
 HEAVY = ("jax", "tensorflow", "sklearn", "matplotlib", "scipy", "pandas", "pyarrow", "orbax", "flax", "astropy")
 PROBE = """
 import json, sys
@@ -228,3 +228,10 @@ def test_keys_of_no_method():
     ended = runs.astroad("keys", "fanogram")
     assert ended.code == errors.EXIT_INPUT
     assert "fanogan" in ended.err
+
+
+def test_hats_without_lsdb_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lsdb", None)
+    ended = runs.astroad("hats", tmp_path / "run", tmp_path / "sky", "--workers", "2")
+    assert ended.code == errors.EXIT_INPUT
+    assert "pip install 'astroad_jax[lsdb]'" in ended.err

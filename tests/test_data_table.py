@@ -170,6 +170,14 @@ class TestTable:
         table = read_table(source, find_roles(source, Data()))
         assert (table.ra, table.dec, table.label) == (None, None, None)
 
+    def test_a_missing_integer_leaves_the_others_as_they_are(self):
+        wide = 2**60 + 2**36 + 1  # rounded to float32 at once it goes up, by way of float64 down
+        columns = {"object_id": np.arange(2), "count": np.ma.array([wide, 0], mask=[False, True])}
+        holed = memory("t", columns)
+        whole = memory("t", columns | {"count": np.array([wide, 0])})
+        of = [read_table(source, find_roles(source, Data())).x[0, 0] for source in (holed, whole)]
+        assert of[0] == of[1] == np.float32(np.float64(wide))
+
     def test_beyond_float32_is_infinite(self):
         source = memory("t", {"f": np.array([1e300, -1e300, 1.0])})
         table = read_table(source, find_roles(source, Data()))

@@ -34,6 +34,11 @@ HOMES = {
     "optax": ("methods",),
     "orbax": ("engine.checkpoint",),
     "typer": ("cli",),
+    "pandas": ("data",),
+    "lsdb": ("app",),
+    "hats": ("app",),
+    "dask": ("app",),
+    "distributed": ("app",),
 }
 # imported inside functions only, so that importing the package stays cheap
 LAZY = {
@@ -50,6 +55,11 @@ LAZY = {
     "orbax",
     "statmorph",
     "tqdm",
+    "pandas",
+    "lsdb",
+    "hats",
+    "dask",
+    "distributed",
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from astroad_jax import files
 from astroad_jax.analysis import portraits
 from astroad_jax.app.bundle import Bundle
 from astroad_jax.app.ranking import RESCORE, Objects, exchanged
@@ -48,10 +49,7 @@ def open_album(
     Beside an object is what the model makes of it, where the method has a decoder.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError("no pictures can be written here", where=str(folder), got=error, fix="choose another") from error
+    files.make_directory(folder, "pictures")
     held: dict[int, np.ndarray] = {}
     rebuild, around = None, axes(model)
     if model.method.reconstruct is not None and not isinstance(model.method.score, Search):

@@ -154,6 +154,12 @@ def check_seal(run: Path) -> None:
         raise CorruptError("a file of this run is damaged", where=str(run / name), got=what, fix=fix)
 
 
+def fingerprint(run: Path) -> str:
+    """Another one wherever scores may be others: over the checksums of a run's files, and of its newest checkpoint's."""
+    newest = sorted(run.glob("checkpoints/step_*/manifest.json"))[-1:]
+    return files.seal([files.sha256(path) for path in [run / SEAL, *newest] if path.exists()])
+
+
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write an npz atomically."""
     with files.atomic(path) as tmp, open(tmp, "wb") as stream:

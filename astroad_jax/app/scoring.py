@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from astroad_jax import data, files, preprocess
 from astroad_jax.app import estimate
 from astroad_jax.app.bundle import READING, Bundle
 from astroad_jax.engine import catalog
+from astroad_jax.engine.partitions import score_chunk
 from astroad_jax.errors import DataError
 
 DUPLICATE_ID = 16
@@ -208,7 +210,28 @@ def _check_features(model: Bundle, source: data.Source) -> None:
         )
 
 
-def _chunks(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:
+def score_table(model: Bundle, scorer: Callable[..., Any], source: data.Source, roles: data.Roles) -> Any:
+    """Arrow table of a source's scores, row for row what `score` writes of it, kept in memory.
+
+    Parameters
+    ----------
+    scorer : (state, x, ids) -> dict of (N,) arrays
+        `Bundle.scorer`.
+    roles : Roles
+        What the columns mean: those of the catalogue that the source is a piece of.
+
+    Raises
+    ------
+    DataError
+        Objects of another shape than was trained on, or what the source raises while it is read.
+    """
+    import pyarrow as pa
+
+    chunks, rules = _chunks(model, source, roles), (model.unusable, model.p_value)
+    return pa.concat_tables([score_chunk(scorer, model.state, chunk, *rules)[0] for chunk in chunks])
+
+
+def _chunks(model: Bundle, source: data.Source, roles: data.Roles | None = None) -> Iterator[catalog.Chunk]:
     """Rows as the scorer takes them, so many at once that the scorer is kept busy: images are read few at a time.
 
     How many depends on the objects' size alone, and with it the score file's layout.
@@ -216,7 +239,7 @@ def _chunks(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:
     largest = max(math.prod(model.schema.raw_shape), math.prod(model.schema.shape))
     most = max(1, min(data.ROWS, AT_ONCE // (4 * largest)))
     rows = 0
-    for chunk in _gathered(_prepared(model, source), 1 << (most.bit_length() - 1)):
+    for chunk in _gathered(_prepared(model, source, roles), 1 << (most.bit_length() - 1)):
         rows += len(chunk.x)
         yield chunk._replace(share=rows / source.num_rows if source.num_rows else 0.0)
 
@@ -254,8 +277,8 @@ def _cut(chunk: catalog.Chunk, rows: int) -> tuple[catalog.Chunk, catalog.Chunk]
     return first, rest
 
 
-def _prepared(model: Bundle, source: data.Source) -> Iterator[catalog.Chunk]:
-    roles = roles_for(model, source)
+def _prepared(model: Bundle, source: data.Source, roles: data.Roles | None = None) -> Iterator[catalog.Chunk]:
+    roles = roles or roles_for(model, source)
     repeated = duplicates(source, roles)
     for table in data.stream_tables(source, roles):
         if table.x.shape[1:] != model.schema.raw_shape:

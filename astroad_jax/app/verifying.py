@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from astroad_jax import files
-from astroad_jax.app import bundle, explained
+from astroad_jax.app import bundle, explained, hats_book
 from astroad_jax.engine import checkpoint
 from astroad_jax.errors import AstroadError, DataError
 
@@ -32,13 +32,15 @@ def verify(path: Path) -> Verified:
         return _run(path)
     if (path / "manifest.json").exists():
         return _scores(path)
+    if (path / hats_book.NOTE).exists():
+        return _hats(path)
     if (path / explained.BOOK).exists():
         return _explanation(path)
     raise DataError(
         "nothing here has checksums",
         where=str(path),
         expected="a directory of a run (checkpoints/ in it), of scores (manifest.json) or explanations (explanation.json)",
-        fix="name one that astroad train, astroad score or astroad explain has made",
+        fix="name one that astroad train, score, hats or explain has made",
     )
 
 
@@ -57,11 +59,26 @@ def _scores(path: Path) -> Verified:
         entries = files.read_sealed(path / "manifest.json")["partitions"]
     except AstroadError as error:
         return Verified("scores", 1, [str(error)])
-    differing = files.differing(path, {f"{name}.parquet": entry["sha256"] for name, entry in entries.items()})
-    unknown = sorted({file.name for file in path.glob("*.parquet")} - {f"{name}.parquet" for name in entries})
+    return _compared(path, {f"{name}.parquet": entry["sha256"] for name, entry in entries.items()}, "*.parquet")
+
+
+def _hats(path: Path) -> Verified:
+    try:
+        book = files.read_sealed(path / hats_book.NOTE)
+    except AstroadError as error:
+        return Verified("scores", 1, [str(error)])
+    if "files" not in book:
+        return Verified("unfinished scores", 1, [])
+    return _compared(path, book["files"], "dataset/Norder=*/**/*.parquet")
+
+
+def _compared(path: Path, expected: dict[str, str], pattern: str) -> Verified:
+    """Files of scores, and what else is where they are."""
+    differing = files.differing(path, expected)
+    unknown = sorted({file.relative_to(path).as_posix() for file in path.glob(pattern)} - set(expected))
     problems = [f"{path / name}: {what}" for name, what in differing.items()]
     problems += [f"{path / name}: not in the manifest (the scoring command writes it anew)" for name in unknown]
-    return Verified("scores", len(entries) + 1, problems)
+    return Verified("scores", len(expected) + 1, problems)
 
 
 def _explanation(path: Path) -> Verified:

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+
+def trained(out: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
+    """Print where a model is, and the last of what its training has measured."""
+    print(f"model   {out}")
+    if not metrics:
+        print("        was trained to its end before: nothing was done")
+        return
+    last = {key: value for key, value in metrics[-1].items() if key != "stage"}
+    print("last    " + "  ".join(f"{key} {value:.6g}" for key, value in last.items()))
 
 
 def show(found: Any) -> None:
@@ -13,6 +26,37 @@ def show(found: Any) -> None:
     print()
     for name, value in found.measures.items():
         print(f"{name:22s} {number(value)}")
+
+
+def figures(found: Any) -> None:
+    """Print where an evaluation's figures are."""
+    for figure in found.figures:
+        print(f"figure  {figure}")
+
+
+def scored(report: Any, names: Mapping[int, str], inputs: str) -> None:
+    """Print what has become of the rows of a scoring call: names are those of the flags, inputs what was quarantined."""
+    counts = f"rows {report.rows}  scored {report.scored}  null {report.null}"
+    print(f"{counts}  quarantined {len(report.quarantined)} {inputs}")
+    for flag, count in report.flags.items():
+        print(f"flag {flag:3d}  {count} rows: {names[flag]}")
+    for name, reason in report.quarantined.items():
+        print(f"quarantined {name}: {reason}", file=sys.stderr)
+
+
+def earlier(report: Any) -> None:
+    """Print what earlier calls have done, and set aside, of a score directory."""
+    if report.skipped:
+        print(f"{report.skipped} inputs were scored before and left as they are")
+    if report.earlier:
+        print(f"quarantined by earlier calls: {', '.join(report.earlier)}")
+
+
+def verified(directory: Path, found: Any) -> None:
+    """Print what is wrong with a directory."""
+    print(f"{directory}: {found.kind}, {found.checked} checked, {len(found.problems)} wrong")
+    for problem in found.problems:
+        print(problem, file=sys.stderr)
 
 
 def number(value: Any) -> str:

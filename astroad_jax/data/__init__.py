@@ -12,8 +12,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from astroad_jax.data.folder import files_below, folder_name, is_pattern, matches
+from astroad_jax.data.frame import open_frame, to_frame
 from astroad_jax.data.source import ROWS, Column, Source, fitting_rows, memory, partition_name
-from astroad_jax.data.table import Roles, Table, as_labels, check_ids, find_roles, left_out, read_table, stream_tables
+from astroad_jax.data.table import (
+    Roles,
+    Table,
+    as_labels,
+    check_ids,
+    check_roles,
+    find_roles,
+    left_out,
+    read_table,
+    stream_tables,
+)
 from astroad_jax.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -28,17 +39,20 @@ __all__ = [
     "as_labels",
     "beside",
     "check_ids",
+    "check_roles",
     "files_below",
     "find_roles",
     "fitting_rows",
     "left_out",
     "memory",
+    "open_frame",
     "open_source",
     "partition_of",
     "read_table",
     "spectra_format",
     "spread",
     "stream_tables",
+    "to_frame",
 ]
 
 # format -> (module, function); suffix -> format

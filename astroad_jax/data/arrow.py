@@ -37,12 +37,14 @@ def is_list(kind: pa.DataType) -> bool:
     return t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind)
 
 
-def list_column(kind: pa.DataType, first: pa.Scalar | None) -> Column:
-    """`Column` of a list type, its shape taken from the first value that is there."""
-    inner = kind
+def list_column(kind: pa.DataType, first: pa.Scalar | None, shape: tuple[int, ...] = ()) -> Column:
+    """`Column` of a list type, its shape taken from the first value that is there, unless it is known."""
+    inner, axes = kind, 0
     while is_list(inner):
-        inner = inner.value_type
+        inner, axes = inner.value_type, axes + 1
     dtype = scalar_dtype(inner, nulls=False)
+    if dtype.kind in "biuf" and axes == len(shape):
+        return Column(dtype, shape)
     if first is None or dtype.kind not in "biuf":
         return Column(UNREADABLE, ())
     try:

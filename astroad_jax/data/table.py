@@ -136,7 +136,7 @@ def find_roles(source: Source, data: Data) -> Roles:
         ra, dec = data.ra, data.dec
     features = data.features or _features(free, {identifier, ra, dec, label})
     roles = Roles(identifier, ra, dec, label, tuple(features))
-    _check_roles(source, roles)
+    check_roles(source, roles)
     return _with_flags(free, roles)
 
 
@@ -191,7 +191,7 @@ def left_out(source: Source, roles: Roles) -> dict[str, str]:
     return {name: _type_name(column) for name, column in source.columns.items() if name not in used}
 
 
-def _check_roles(source: Source, roles: Roles) -> None:
+def check_roles(source: Source, roles: Roles) -> None:
     """Raise `DataError` where a column cannot play its role."""
     columns = source.columns
     for role, kinds, wanted in (("id", "iuU", "whole numbers or text"), ("ra", "iuf", "numbers (degrees)")):
@@ -374,5 +374,11 @@ def _ids(values: np.ndarray, source: Source, name: str, start: int) -> np.ndarra
 def _matrix(chunk: dict[str, np.ndarray], features: tuple[str, ...]) -> np.ndarray:
     with np.errstate(over="ignore"):  # beyond float32 becomes inf on purpose: see `Table`
         if len(features) == 1 and chunk[features[0]].ndim > 1:
-            return chunk[features[0]].astype(np.float32)
-        return np.stack([chunk[name].astype(np.float32) for name in features], axis=1)
+            return _single(chunk[features[0]])
+        return np.stack([_single(chunk[name]) for name in features], axis=1)
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    """As float32; wide integers by way of float64, as they come where one is missing: then its neighbours feel nothing."""
+    wide = values.dtype.kind in "iu" and values.dtype.itemsize == 8
+    return (values.astype(np.float64) if wide else values).astype(np.float32)

@@ -102,10 +102,7 @@ def score_catalog(
     """
     out = Path(out)
     _check_names(partitions)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError("cannot write scores here", where=str(out), got=str(error), fix="choose another --out") from error
+    files.make_directory(out, "scores")
     with processes.primary_only(lambda: files.lock(out)):
         book = processes.share([scorebook.open_book(out, identity) if processes.is_primary() else {}])[0]
         note = {"astroad_jax": identity, "flags": {str(bit): name for bit, name in (flag_names or {}).items()}}

@@ -148,7 +148,8 @@ def _scored(work: Work, events: Iterator[Any]) -> Iterator[Any]:
             yield event
             continue
         try:
-            yield _score_chunk(work, event)
+            table, null = score_chunk(work.scorer, work.state, event, work.unusable, work.p_value)
+            yield _Scored(table, null, event.share)
         except DataError as error:
             while isinstance(event, Chunk):
                 event = next(events)
@@ -214,7 +215,7 @@ def _write_one(work: Work, partition: Partition, events: Iterator[Any], progress
             writer.write_table(event.table)
             faults.point("row")
             rows, null = rows + len(event.table), null + event.null
-            flags.update(_count_flags(event.table["flags"].to_numpy()))
+            flags.update(rows_per_flag(event.table["flags"].to_numpy()))
             progress.add(len(event.table), event.share)
         if event.reason:
             raise _SetAside(event.reason)
@@ -225,30 +226,36 @@ def _write_one(work: Work, partition: Partition, events: Iterator[Any], progress
     return {**found, "sha256": files.sha256(path)}
 
 
-def _count_flags(flags: np.ndarray) -> dict[str, int]:
+def rows_per_flag(flags: np.ndarray) -> dict[str, int]:
     """How many rows have each bit."""
     counts = {str(1 << bit): int(((flags >> bit) & 1).sum()) for bit in range(32)}
     return {bit: count for bit, count in counts.items() if count}
 
 
-def _score_chunk(work: Work, chunk: Chunk) -> _Scored:
-    """Scores of one chunk, as they are written."""
+def score_chunk(
+    scorer: Callable[[State, np.ndarray, np.ndarray], dict[str, np.ndarray]],
+    state: State,
+    chunk: Chunk,
+    unusable: Callable[[np.ndarray], np.ndarray],
+    p_value: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> tuple[Any, int]:
+    """Arrow table of one chunk as score files have it, and how many of its scores are null; arguments as `score_catalog`."""
     import pyarrow as pa
 
-    scores = dict(work.scorer(work.state, chunk.x, chunk.columns["object_id"]))
+    scores = dict(scorer(state, chunk.x, chunk.columns["object_id"]))
     flags = chunk.flags | scores.pop("flags", np.uint32(0))
-    unusable = work.unusable(flags)
-    bad = ~np.isfinite(scores["score"]) & ~unusable
-    null = unusable | bad
-    if work.p_value is not None:
-        scores["p_value"] = work.p_value(scores["score"])
+    null = unusable(flags)
+    bad = ~np.isfinite(scores["score"]) & ~null
+    null = null | bad
+    if p_value is not None:
+        scores["p_value"] = p_value(scores["score"])
     columns = {name: pa.array(np.asarray(values)) for name, values in chunk.columns.items()}
     flags = flags | np.where(bad, BAD_SCORE, 0)
     for name, values in ({"score": scores["score"]} | scores).items():  # the score before its components
         columns[name] = pa.array(values, mask=null | ~np.isfinite(values))
         flags = flags | np.where(~null & ~np.isfinite(values), BAD_COMPONENT, 0)
     columns["flags"] = pa.array(flags.astype(np.uint32))
-    return _Scored(pa.table(columns), int(null.sum()), chunk.share)
+    return pa.table(columns), int(null.sum())
 
 
 def _open_writer(path: Path, table: Any, note: dict[str, Any]) -> Any:

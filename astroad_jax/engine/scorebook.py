@@ -11,7 +11,7 @@ from typing import Any
 
 from astroad_jax import faults, files
 from astroad_jax.engine import processes
-from astroad_jax.errors import MismatchError
+from astroad_jax.errors import check_same
 
 SCHEMA = 1
 OWN_BOOKS = ".manifest.*.jsonl"
@@ -52,15 +52,7 @@ def check_identity(out: Path, held: dict[str, Any], own: dict[str, Any], fix: st
     MismatchError
         Naming what differs.
     """
-    differing = sorted(key for key in {*held, *own} if held.get(key) != own.get(key))
-    if differing:
-        raise MismatchError(
-            "this directory holds scores of another model",
-            where=str(out),
-            expected={key: held.get(key) for key in differing},
-            got={key: own.get(key) for key in differing},
-            fix=fix,
-        )
+    check_same("this directory holds scores of another model", held, own, where=str(out), fix=fix)
 
 
 def notes(out: Path) -> list[dict[str, Any]]:
