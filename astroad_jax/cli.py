@@ -80,12 +80,8 @@ def _errors(debug: bool) -> Iterator[None]:
 @app.command()
 def quickstart(
     settings: Settings = None,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="FILE", help="your own table; without it, a mock survey")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="directory for the run, the scores and the figures")] = Path(
-        "quickstart"
-    ),
+    data: Annotated[str | None, typer.Option("--data", metavar="FILE", help="your own table, or else a mock survey")] = None,
+    out: Annotated[Path, typer.Option("--out", help="directory for run, scores and figures")] = Path("quickstart"),
     debug: Debug = False,
 ) -> None:
     """Train, score, evaluate and draw, on a mock survey or on your own table."""
@@ -238,10 +234,10 @@ def status(
 
 @app.command()
 def verify(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="directories of runs, scores, explanations")],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="of runs, scores, explanations, exports")],
     debug: Debug = False,
 ) -> None:
-    """Compute every checksum of runs, scores and explanations anew, and name what does not match."""
+    """Compute every checksum of runs, scores, explanations and exports anew, and name what does not match."""
     with _errors(debug):
         from astroad_jax.app import words
         from astroad_jax.app.verifying import verify as check
@@ -374,6 +370,20 @@ def explain(
         print(table(rows, ("rank", "object_id", "score", "p_value", "flags", "remark"), digits=5))
         print(f"\nexplained {len(rows)} of {found.among}  not adding up to the score {int((~found.complete).sum())}")
         print(f"page      {page}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="run directory of a trained model")],
+    out: Annotated[Path, typer.Option("--out", help="directory to make, or an earlier export to replace")] = Path("export"),
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="such as score.slots=256")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a model that scores elsewhere, with jax and numpy alone; its scores are compared with ours first."""
+    with _errors(debug):
+        from astroad_jax.app import exporting, words
+
+        words.exported(exporting.export(run, out, settings or [], progress=True))
 
 
 def main() -> None:

@@ -67,6 +67,12 @@ class StorageError(AstroadError):
     """A file system that did not take what was written."""
 
 
+class ExportError(AstroadError):
+    """A model that cannot be exported, or whose export does not give its scores."""
+
+    exit_code = EXIT_BUG
+
+
 class DivergedError(AstroadError):
     """Training that produced non-finite numbers or collapsed."""
 

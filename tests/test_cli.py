@@ -14,7 +14,7 @@ from astroad_jax.app.reference import describe
 from astroad_jax.methods import METHODS, configure
 from tests import runs
 
-VERBS = ("quickstart", "inspect", "keys", "train", "score", "hats", "evaluate", "rank", "explain")
+VERBS = ("quickstart", "inspect", "keys", "train", "score", "hats", "evaluate", "rank", "explain", "export")
 HEAVY = ("jax", "tensorflow", "sklearn", "matplotlib", "scipy", "pandas", "pyarrow", "orbax", "flax", "astropy")
 PROBE = """
 import json, sys

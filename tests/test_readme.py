@@ -31,7 +31,7 @@ def test_the_verbs_run_as_shown(tmp_path, monkeypatch):
     runs.table(tmp_path / "survey.parquet", columns)
     (tmp_path / "survey").mkdir()
     runs.table(tmp_path / "survey" / "a.parquet", columns)
-    verbs = "inspect keys train score status verify evaluate select rank explain quickstart"
+    verbs = "inspect keys train score status verify evaluate select rank explain export quickstart"
     assert [line.split()[0] for line in VERBS] == verbs.split()
     for line in VERBS:
         words = shlex.split(line)

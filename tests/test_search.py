@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from astroad_jax.engine import probes
 from astroad_jax.engine import search as search_engine
 from astroad_jax.engine.ensemble import Best, keep_best
 from astroad_jax.engine.search import make_searcher
@@ -121,6 +122,26 @@ def test_slots_that_change_the_bits_are_passed_over(monkeypatch):
     monkeypatch.setattr(search_engine, "_same_bits", lambda start, trial, size: size != 1)
     x, ids = objects(1)
     same(found(x, ids, slots=16), found(x, ids))
+
+
+@pytest.mark.parametrize(("few", "agree"), [(2.0, True), (0.75, False)])
+def test_a_difference_that_few_objects_show_and_no_output_yet_is_found(few, agree):
+    """In what is carried of those of the random objects, not the first, whose first number exceeds `few`."""
+
+    class Run:
+        def __init__(self, slots, refill):
+            self.slots = slots
+
+        def one_call(self, x, bits):
+            off = np.float32(1e-6) * (x[:, :1] > few) * (self.slots == 1)
+            self.carry = x + off.astype(np.float32)
+            return {"score": x.sum(1)}
+
+        def leaves(self):
+            return [self.carry]
+
+    trial = probes.rows(None, (16, 3), np.dtype(np.float32))
+    assert search_engine._same_bits(Run, trial, 1) is agree
 
 
 def test_no_iteration_at_all():

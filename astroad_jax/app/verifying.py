@@ -1,4 +1,4 @@
-"""``astroad verify``: every hash of a run, a score directory or an explanation computed anew."""
+"""``astroad verify``: every hash of a run, a score directory, an explanation or an export computed anew."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def verify(path: Path) -> Verified:
     path = Path(path)
     if (path / "checkpoints").is_dir():
         return _run(path)
+    if (path / "load.py").exists():
+        return _export(path)
     if (path / "manifest.json").exists():
         return _scores(path)
     if (path / hats_book.NOTE).exists():
@@ -39,8 +41,8 @@ def verify(path: Path) -> Verified:
     raise DataError(
         "nothing here has checksums",
         where=str(path),
-        expected="a directory of a run (checkpoints/ in it), of scores (manifest.json) or explanations (explanation.json)",
-        fix="name one that astroad train, score, hats or explain has made",
+        expected="a directory of a run (checkpoints/ in it), scores or an export (manifest.json), or explanations",
+        fix="name one that astroad train, score, hats, explain or export has made",
     )
 
 
@@ -87,6 +89,15 @@ def _explanation(path: Path) -> Verified:
     except AstroadError as error:
         return Verified("explanation", 1, [str(error)])
     return Verified("explanation", found.files, [f"{path}: {problem}" for problem in found.problems])
+
+
+def _export(path: Path) -> Verified:
+    try:
+        expected = files.read_sealed(path / "manifest.json")["files"]
+    except (AstroadError, OSError) as error:
+        return Verified("export", 1, [str(error)])
+    problems = [f"{path / name}: {what}" for name, what in files.differing(path, expected).items()]
+    return Verified("export", len(expected) + 1, problems)
 
 
 def _problem(check, path: Path) -> list[str]:

@@ -68,6 +68,13 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def exported(made: Any) -> None:
+    """Print what was exported, and what it is good for."""
+    print(f"export  {made.path}, {made.size / 2**20:.1f} MiB")
+    print(f"checked {made.objects} objects: scores, p-values and flags are those of astroad score, bit for bit")
+    print(f"use     python {made.path / 'load.py'} OBJECTS.npz SCORES.npz")
+
+
 def table_report(found: dict[str, Any]) -> str:
     """An inspection in words, each line a TOML comment: what `inspect` prints is a configuration as it stands."""
     from astroad_jax.analysis.report import table

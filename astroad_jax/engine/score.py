@@ -34,9 +34,16 @@ PROBES = 64  # random rows on which a row count must agree with the reference, a
 AHEAD = 2  # blocks that the device works on while the host fetches an earlier one
 
 
-def reference_rows() -> int:
-    """Row count whose program defines the scores: enough to keep the device busy, little enough for small tables."""
-    return 512 if jax.default_backend() == "cpu" else 4096
+# On CPU, matrix products whose order of summation is the same for most row counts, where this XLA has the choice.
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+
+def reference_rows(platform: str = "") -> int:
+    """Row count whose program defines the scores: enough to keep the device busy, little enough for small tables.
+
+    `platform` is the default back end's where none is given.
+    """
+    return 512 if (platform or jax.default_backend()) == "cpu" else 4096
 
 
 def make_scorer(
@@ -111,6 +118,14 @@ def make_reconstructor(
         return {"reconstruction": method.reconstruct(key, state, {"x": x})}
 
     return _mapper(one, seed, batch_size, mesh)
+
+
+def scores_of_rows(method: Method) -> Callable[[Key, State, jax.Array, jax.Array], dict[str, jax.Array]]:
+    """A score in one pass as a pure function of batches, ``(key, state, x, bits) -> scores``, `bits` as of `ids.id_bits`.
+
+    Called with `reference_rows` rows it gives what `make_scorer` gives.
+    """
+    return _mapped(lambda key, state, x: method.score(key, state, {"x": x}))
 
 
 def _mapper(one: Callable, seed: int, batch_size: int, mesh: Mesh | None, probe: Probe | None = None) -> Callable:
@@ -246,14 +261,19 @@ def _power(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
-def _compiled(one: Callable, mesh: Mesh) -> Callable:
-    """Map a one-object function over rows, the same program on every device."""
+def _mapped(one: Callable) -> Callable:
+    """A one-object function mapped over rows, each with the key of its id's bits."""
 
     def many(key: Key, state: State, x: jax.Array, bits: jax.Array) -> dict[str, jax.Array]:
         keys = jax.vmap(lambda own: own_key(key, own))(bits)
         return jax.vmap(one, in_axes=(0, None, 0))(keys, state, x)
 
-    options = _compiler_options()
+    return many
+
+
+def _compiled(one: Callable, mesh: Mesh) -> Callable:
+    """Map a one-object function over rows, the same program on every device."""
+    many, options = _mapped(one), _compiler_options()
     if mesh.size == 1:
         return jax.jit(many, compiler_options=options)
     specs = (P(), P(), P("data"), P("data"))
@@ -263,17 +283,16 @@ def _compiled(one: Callable, mesh: Mesh) -> Callable:
 
 @cache
 def _compiler_options() -> dict[str, str] | None:
-    """On CPU, matrix products whose order of summation is the same for most row counts, where this XLA has the choice.
+    """`CPU_OPTIONS` on a CPU whose XLA knows them.
 
-    It only decides how many row counts pass the comparison, hence the speed of small batches; the comparison itself, and
-    so the scores' independence, does not rest on it.
+    They only decide how many row counts pass the comparison, hence the speed of small batches; the comparison itself, and
+    so the scores' independence, does not rest on them.
     """
     if jax.default_backend() != "cpu":
         return None
-    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
     try:
-        jax.jit(lambda x: x + 1, compiler_options=options)(np.float32(0))
+        jax.jit(lambda x: x + 1, compiler_options=CPU_OPTIONS)(np.float32(0))
     except Exception as error:  # an unknown option's error is XLA's own, and has had several types
-        log.debug("no %s in this XLA: %s", options, error)
+        log.debug("no %s in this XLA: %s", CPU_OPTIONS, error)
         return None
-    return options
+    return CPU_OPTIONS

@@ -25,11 +25,13 @@ from astroad_jax.errors import DataError
 from astroad_jax.types import Key, Search, State
 
 Scored = dict[str, np.ndarray]
+STEPS_PER_CALL = 10  # iterations between looks at what has ended
 FEWER = (1, 8)  # slots on a device that are tried for a few objects
+PROBES = 16  # random objects on which they must agree with the usual number, at least
 
 
 class Programs(NamedTuple):
-    """The compiled parts, each over all slots."""
+    """The parts of a search, each over all slots."""
 
     start: Callable[..., Any]  # (key, state, x, bits) -> slots
     fill: Callable[..., Any]  # (key, state, slots, x, bits, new) -> slots
@@ -50,7 +52,7 @@ def make_searcher(
     *,
     seed: int = 0,
     slots: int = 0,
-    steps_per_call: int = 10,
+    steps_per_call: int = STEPS_PER_CALL,
     refill: float = 0.25,
     mesh: Mesh | None = None,
     progress: bool = False,
@@ -109,9 +111,9 @@ def make_searcher(
     return run
 
 
-def default_slots() -> int:
-    """Objects at once on a device: enough to keep it busy with small images."""
-    return 64 if jax.default_backend() == "cpu" else 512
+def default_slots(platform: str = "") -> int:
+    """Objects at once on a device, of the default back end where none is given: enough to keep it busy with small images."""
+    return 64 if (platform or jax.default_backend()) == "cpu" else 512
 
 
 def _slots_for(
@@ -136,14 +138,21 @@ def _slots_for(
 def _same_bits(start: Callable[..., _Run], trial: tuple[np.ndarray, np.ndarray], size: int) -> bool | None:
     """Whether a program of `size` slots does to objects what that of as many slots as there are objects does, in one call.
 
-    None where this state's outputs can show no difference, being not finite or all alike.
+    All that a search carries is compared, for its best loss may show a difference much later. None where this state's
+    outputs can show no difference, being not finite or all alike.
     """
     x, bits = trial
-    many = start(len(x), 1).one_call(x, bits)
+    whole = start(len(x), 1)
+    many = whole.one_call(x, bits)
     if not all(np.isfinite(values).all() for values in many.values()) or not any(map(np.ptp, many.values())):
         return None
-    few = start(size, 1).one_call(x[:size], bits[:size])
-    return all(few[name].tobytes() == values[:size].tobytes() for name, values in many.items())
+    for first in range(0, min(max(PROBES, size), len(x)), size):
+        rows = np.arange(first, first + size) % len(x)
+        part = start(size, 1)
+        part.one_call(x[rows], bits[rows])
+        if any(found.tobytes() != kept[rows].tobytes() for found, kept in zip(part.leaves(), whole.leaves())):
+            return False
+    return True
 
 
 class _Run:
@@ -179,6 +188,10 @@ class _Run:
         self._fill(x, bits, np.arange(self.count), 0)
         self.slots, _ = self.programs.run(self.state, self.slots)
         return self._empty()
+
+    def leaves(self) -> list[np.ndarray]:
+        """All that the slots hold."""
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(self.slots)]
 
     def _fill(self, x: np.ndarray, bits: np.ndarray, free: np.ndarray, waiting: int) -> int:
         """Put the next objects into free slots."""
@@ -216,12 +229,29 @@ class _Run:
 
 def _compiled(search: Search, steps_per_call: int, mesh: Mesh, rebuild: bool) -> Programs:
     """The same programs on every device, over its own slots."""
+    start, fill, run, finish = parts(search, steps_per_call, rebuild)
+
+    def spread(function: Callable, *shared: bool) -> Callable:
+        """Whole arguments are `shared`, the others cut by slots."""
+        specs = tuple(P() if whole else P("data") for whole in shared)
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P("data"), check_vma=False)
+
+    return Programs(
+        spread(start, True, True, False, False),
+        jax.jit(spread(fill, True, True, False, False, False, False)),
+        jax.jit(spread(run, True, False), donate_argnums=1),
+        jax.jit(spread(finish, True, False)),
+    )
+
+
+def parts(search: Search, steps_per_call: int = STEPS_PER_CALL, rebuild: bool = False) -> Programs:
+    """The programs as pure functions, for any number of slots; an export runs the same ones."""
 
     def start(key: Key, state: State, x: jax.Array, bits: jax.Array) -> Slots:
         def one(x: jax.Array, bits: jax.Array) -> Any:
             return search.init(own_key(key, bits), state, {"x": x})
 
-        return Slots(x, jax.vmap(one)(x, bits), jnp.zeros(len(x), jnp.int32))
+        return Slots(x, jax.vmap(one)(x, bits), jnp.zeros(x.shape[0], jnp.int32))
 
     def fill(key: Key, state: State, slots: Slots, x: jax.Array, bits: jax.Array, new: jax.Array) -> Slots:
         return jax.tree.map(partial(_where, new), start(key, state, x, bits), slots)
@@ -246,17 +276,7 @@ def _compiled(search: Search, steps_per_call: int, mesh: Mesh, rebuild: bool) ->
             found = {**found, "reconstruction": again(slots.x, slots.carry)}
         return {**found, "iterations": slots.steps}
 
-    def spread(function: Callable, *shared: bool) -> Callable:
-        """Whole arguments are `shared`, the others cut by slots."""
-        specs = tuple(P() if whole else P("data") for whole in shared)
-        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P("data"), check_vma=False)
-
-    return Programs(
-        spread(start, True, True, False, False),
-        jax.jit(spread(fill, True, True, False, False, False, False)),
-        jax.jit(spread(run, True, False), donate_argnums=1),
-        jax.jit(spread(finish, True, False)),
-    )
+    return Programs(start, fill, run, finish)
 
 
 def _where(mask: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

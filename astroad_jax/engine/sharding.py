@@ -78,6 +78,11 @@ def place_whole(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(put, tree)
 
 
+def leaf_name(path: Any) -> str:
+    """Name of a tree's leaf, as in ``encoder/params/Dense_0/kernel``, from its path."""
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
 def state_shardings(mesh: Mesh, shapes: Any, rules: Rules = ()) -> Any:
     """Sharding of every leaf of a state.
 
@@ -86,12 +91,12 @@ def state_shardings(mesh: Mesh, shapes: Any, rules: Rules = ()) -> Any:
     shapes : tree of ShapeDtypeStruct
         From `jax.eval_shape`.
     rules : sequence of (regex, PartitionSpec)
-        Searched in the leaf's path, as in ``encoder/params/Dense_0/kernel``; the first that matches wins, and a leaf
-        that none matches is replicated.
+        Searched in the leaf's name (see `leaf_name`); the first that matches wins, and a leaf that none matches is
+        replicated.
     """
 
     def choose(path: Any, leaf: Any) -> NamedSharding:
-        name = "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+        name = leaf_name(path)
         for pattern, spec in rules:
             if re.search(pattern, name) and len(spec) <= leaf.ndim:
                 return NamedSharding(mesh, spec)

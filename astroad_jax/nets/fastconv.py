@@ -16,7 +16,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal
 
+Kept = tuple[jax.Array | None, jax.Array]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 FEW = 4  # channels on one side up to which moving pixels costs less than a convolution's own ways (CPU, measured)
 SMALL = 8  # pixels a side, likewise
@@ -65,22 +67,33 @@ def conv(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
     return jax.lax.platform_dependent(x, kernel, cpu=partial(_on_cpu, pad=pad), default=partial(_plain, pad=pad))
 
 
-def _conv_forward(x: jax.Array, kernel: jax.Array, pad: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return conv(x, kernel, pad), (x, kernel)
+def _kept(x: CustomVJPPrimal, kernel: CustomVJPPrimal) -> Kept:
+    """What going back takes: no image where the kernel's gradient is not asked for, as in a search with fixed networks.
+
+    XLA would drop that gradient anyway, but JAX cannot export it for a symbolic number of objects.
+    """
+    return (x.value if kernel.perturbed else None), kernel.value
 
 
-def _conv_backward(pad: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _conv_forward(x: CustomVJPPrimal, kernel: CustomVJPPrimal, pad: int) -> tuple[jax.Array, Kept]:
+    return conv(x.value, kernel.value, pad), _kept(x, kernel)
+
+
+def _conv_backward(pad: int, kept: Kept, gradient: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     x, kernel = kept
     size = kernel.shape[0]
     # The barrier keeps the flip from being folded back into the convolution.
     flipped = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    by_x = conv(gradient, flipped, size - 1 - pad)
+    if x is None:
+        return by_x, None
     by_kernel = jax.lax.platform_dependent(
         x,
         gradient,
         cpu=partial(_by_kernel_on_cpu, size=size, pad=pad),
         default=partial(_by_kernel_plain, size=size, pad=pad),
     )
-    return conv(gradient, flipped, size - 1 - pad), by_kernel
+    return by_x, by_kernel
 
 
 def _by_kernel_plain(x: jax.Array, gradient: jax.Array, size: int, pad: int, stride: int = 1) -> jax.Array:
@@ -102,7 +115,7 @@ def _by_kernel_on_cpu(x: jax.Array, gradient: jax.Array, size: int, pad: int) ->
     return jnp.stack(products).reshape(size, size, x.shape[-1], gradient.shape[-1])
 
 
-conv.defvjp(_conv_forward, _conv_backward)
+conv.defvjp(_conv_forward, _conv_backward, symbolic_zeros=True)
 
 
 @jax.custom_vjp
@@ -111,13 +124,13 @@ def down(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _plain(x, kernel, 1, 2)
 
 
-def _down_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return down(x, kernel), (x, kernel)
+def _down_forward(x: CustomVJPPrimal, kernel: CustomVJPPrimal) -> tuple[jax.Array, Kept]:
+    return down(x.value, kernel.value), _kept(x, kernel)
 
 
-def _down_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _down_backward(kept: Kept, gradient: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     x, kernel = kept
-    return up(gradient, kernel.swapaxes(2, 3)), _by_strided_kernel(x, gradient)
+    return up(gradient, kernel.swapaxes(2, 3)), None if x is None else _by_strided_kernel(x, gradient)
 
 
 def _by_strided_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -135,7 +148,7 @@ def _by_strided_kernel_on_cpu(x: jax.Array, gradient: jax.Array) -> jax.Array:
     return jnp.stack([_product(view, gradient) for view in views]).reshape(4, 4, channels, gradient.shape[-1])
 
 
-down.defvjp(_down_forward, _down_backward)
+down.defvjp(_down_forward, _down_backward, symbolic_zeros=True)
 
 
 @jax.custom_vjp
@@ -172,16 +185,17 @@ def _up_by_blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return depth_to_space(_plain(x, blocks.reshape(2, 2, width_in, 4 * width_out), 1))[:, 1:-1, 1:-1]
 
 
-def _up_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return up(x, kernel), (x, kernel)
+def _up_forward(x: CustomVJPPrimal, kernel: CustomVJPPrimal) -> tuple[jax.Array, Kept]:
+    return up(x.value, kernel.value), _kept(x, kernel)
 
 
-def _up_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _up_backward(kept: Kept, gradient: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     x, kernel = kept
-    return down(gradient, kernel.swapaxes(2, 3)), _by_strided_kernel(gradient, x).swapaxes(2, 3)
+    by_kernel = None if x is None else _by_strided_kernel(gradient, x).swapaxes(2, 3)
+    return down(gradient, kernel.swapaxes(2, 3)), by_kernel
 
 
-up.defvjp(_up_forward, _up_backward)
+up.defvjp(_up_forward, _up_backward, symbolic_zeros=True)
 
 
 def depth_to_space(x: jax.Array) -> jax.Array:

@@ -1,0 +1,370 @@
+"""Exports: they score without the package as the package does, bit for bit, or they are not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax import export as stablehlo
+
+from astroad_jax import config, data, files, preprocess
+from astroad_jax.app import bundle, exporting, lowering, raw, scoring, standalone, verifying
+from astroad_jax.engine import catalog, rundir, score, search
+from astroad_jax.engine.train import pick
+from astroad_jax.errors import DataError, ExportError
+from astroad_jax.preprocess import samples
+from tests import runs, toy
+
+SLOTS = 8
+TRAINED_OTHERWISE = ("mcdsvdd-weighted", "dasvdd-published", "dasvdd-fixed")  # and scored alike
+VARIANTS = [name for name in toy.VARIANTS if name not in TRAINED_OTHERWISE]
+FIRST = ["autoencoder", "vae", "vae-ivar", "mcdsvdd", "conv_autoencoder", "wgan_gp"]  # every kind of score and of scaling
+OTHERS = [name for name in VARIANTS if name not in FIRST]
+SCALES = {  # the others have quantiles, and images asinh
+    "vae": {"scale": "quantile", "nan": "median"},
+    "deep_svdd": {"scale": "minmax", "nan": "lowest"},
+    "mcdsvdd": {"scale": "gcn"},
+    "dasvdd": {"scale": "standard", "nan": "median"},
+    "conv_autoencoder": {"scale": "asinh", "crop": 10, "size": 8},
+    "ganomaly": {"scale": "linear", "nan": "lowest"},
+}
+ALONE = """
+import sys
+for name in ("astroad_jax", "flax", "optax", "orbax", "pydantic", "pyarrow", "sklearn", "astropy", "tensorflow", "tqdm"):
+    sys.modules[name] = None  # cannot be imported
+import runpy
+import numpy as np
+for directory in sys.argv[1:]:
+    held = np.load(f"{directory}.objects.npz")
+    score = runpy.run_path(f"{directory}/load.py")["load"]()
+    np.savez(f"{directory}.scores.npz", **score(held["x"], held["id"]))
+"""
+
+
+def as_read(name: str, x: np.ndarray) -> np.ndarray:
+    """Rows of the toy problem as a variant's objects, before anything is cut from them."""
+    x = toy.shaped(name, x)
+    return np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge") if SCALES.get(name, {}).get("crop") else x
+
+
+def model_of(name: str) -> bundle.Bundle:
+    """A variant with random weights, which takes no training."""
+    batches, rng = toy.feed(name), np.random.default_rng(0)
+    made = toy.method(name, batches)
+    shapes = rundir.abstract_state(made, pick(batches.data, next(batches.batches(0))))
+    drawn = lambda leaf: rng.uniform(0.05, 0.5, leaf.shape) if leaf.dtype.kind == "f" else np.ones(leaf.shape)  # noqa: E731
+    state = jax.tree.map(lambda leaf: drawn(leaf).astype(leaf.dtype), shapes)
+    x = as_read(name, toy.mixture(200)[0])
+    settings = config.load(None, [f"score.slots={SLOTS}"])
+    settings = settings.model_copy(
+        update={"method": toy.VARIANTS[name], "preprocess": config.Preprocess(**SCALES.get(name, {}))}
+    )
+    features = tuple(f"f{i}" for i in range(toy.WIDTH)) if x.ndim == 2 else ("spectrum",) if x.ndim == 3 else ("image",)
+    units = ("mag", *[""] * (len(features) - 1))
+    schema = bundle.Schema(
+        features, units, x.shape[1:], toy.shape(name), ("a", "b", "c"), toy.plan(name, batches, toy.EPOCHS)
+    )
+    calibration = np.linspace(0, 3, 50).astype(np.float32)
+    return bundle.Bundle(settings, schema, preprocess.fit(x, settings.preprocess), made, state, "0" * 64, calibration)
+
+
+def objects(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the toy problem, some broken, under strings as ids."""
+    x = as_read(name, np.concatenate([toy.outliers(), toy.mixture(9, seed=5)[0]]))
+    flat = x.reshape(len(x), -1)
+    flat[0, 0], flat[1, 1], flat[2], flat[3] = np.nan, np.inf, np.nan, 30
+    return x, np.array([f"{i:03d}" for i in range(len(x))])
+
+
+def as_columns(model: bundle.Bundle, x: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+    features = model.schema.features
+    named = {features[0]: x} if len(features) == 1 else dict(zip(features, x.T))
+    return {"object_id": ids, **named}
+
+
+def export_all(home: Path, names: list[str]) -> Path:
+    """Variants exported, and their objects' scores: ours from Parquet, and those of a process without the package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "FEWER", ())  # programs for fewer slots take long to compile
+        for name in names:
+            model, (x, ids) = model_of(name), objects(name)
+            exporting.write(model, home / name)
+            np.savez(home / f"{name}.objects.npz", x=x, id=ids)
+            scoring.score(model, [data.memory("objects", as_columns(model, x, ids))], home / f"{name}.ours")
+    places = [str(home / name) for name in names]
+    subprocess.run([sys.executable, "-c", ALONE, *places], env={**os.environ, "PYTHONPATH": ""}, cwd=home, check=True)
+    return home
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return export_all(tmp_path_factory.mktemp("exports"), FIRST)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    return export_all(tmp_path_factory.mktemp("others"), OTHERS)
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_an_export_scores_as_the_package_does(exported, name):
+    check_scores(exported, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_export_scores_as_the_package_does(others, name):
+    check_scores(others, name)
+
+
+def check_scores(exported: Path, name: str) -> None:
+    ours = catalog.read_scores(exported / f"{name}.ours")
+    with np.load(exported / f"{name}.scores.npz") as held:
+        theirs = {column: held[column] for column in held.files}
+    del ours["object_id"]
+    assert set(theirs) == set(ours)
+    assert 0 < np.isnan(ours["score"]).sum() < len(ours["score"])
+    for column, values in ours.items():
+        absent = np.isnan(values)
+        np.testing.assert_array_equal(theirs[column][~absent], values[~absent], err_msg=column)
+        assert (np.isnan(theirs[column][absent]) | (theirs[column][absent] == -1)).all(), column
+    assert theirs["flags"].dtype == np.uint32
+    assert np.ptp(ours["score"][~np.isnan(ours["score"])]) > 0
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "wgan_gp"])
+def test_what_an_export_holds(exported, name):
+    """Its own files and no others, weights without optimisers, and numbers of rows by platform."""
+    note = files.read_sealed(exported / name / "manifest.json")
+    assert sorted(path.name for path in (exported / name).iterdir()) == sorted([*note["files"], "manifest.json"])
+    assert note["features"] == list(model_of(name).schema.features)
+    assert set(note["rows"]) == set(lowering.PLATFORMS)
+    assert note["rows"]["cpu"] == (SLOTS if name == "wgan_gp" else score.reference_rows("cpu"))
+    with np.load(exported / name / "weights.npz") as held:
+        assert held.files == note["weights"]
+    assert not any("opt" in weight or "generator" in weight for weight in note["weights"])  # its average decides
+    assert note["weights"][0] == "key"
+    assert "params/fill" in note["weights"]
+    readme = (exported / name / "README.md").read_text()
+    assert ("`f0` (mag), `f1`," in readme) == (name == "autoencoder")
+    for word in (*note["features"], *note["columns"], *note["flags"].values()):
+        assert word in readme
+    assert config.load(exported / name / "config.toml").score.slots == SLOTS
+
+
+def test_exports_are_verified(exported):
+    found = verifying.verify(exported / "vae-ivar")
+    assert found == ("export", len(FILES), [])
+
+
+def test_the_function_takes_any_number_of_objects(exported):
+    directory, model = exported / "autoencoder", model_of("autoencoder")
+    function = stablehlo.deserialize(bytearray((directory / "scores.stablehlo").read_bytes()))
+    assert set(function.platforms) == {"cpu", "cuda", "tpu"}
+    x = toy.mixture(7)[0]
+    with np.load(directory / "weights.npz") as held:
+        weights = [held[name] for name in held.files]
+    expected = model.scorer()(model.state, x, np.arange(7))
+    for count in (1, 7):
+        found = function.call(weights, x[:count], np.zeros((count, 2), np.uint32))
+        np.testing.assert_allclose(found["score"], expected["score"][:count], rtol=1e-5)
+        np.testing.assert_array_equal(found["flags"], expected["flags"][:count])
+
+
+def test_an_export_checks_itself(exported, capsys):
+    main = runpy.run_path(str(exported / "vae" / "load.py"))["main"]
+    main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(files.read_sealed(exported / "vae" / "manifest.json")["columns"])
+    assert all("16 of 16 objects as at export" in line for line in lines)
+    main([str(exported / "vae.objects.npz"), str(exported / "vae.again.npz")])
+    with np.load(exported / "vae.again.npz") as again, np.load(exported / "vae.scores.npz") as first:
+        np.testing.assert_array_equal(again["score"], first["score"])
+
+
+def damaged(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "flipped":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content[: len(content) // 2] if how == "cut" else content)
+    if how == "gone":
+        path.unlink()
+
+
+FILES = ("load.py", "prepare.py", "scores.stablehlo", "weights.npz", "scaler.npz", "calibration.npz", "check.npz")
+FILES += ("config.toml", "README.md", "manifest.json")
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_damaged_is_refused(exported, tmp_path, name, how):
+    load = runpy.run_path(str(exported / "vae-ivar" / "load.py"))["load"]
+    copy = shutil.copytree(exported / "vae-ivar", tmp_path / "copy")
+    damaged(copy / name, how)
+    with pytest.raises(ValueError, match=name) as error:
+        load(copy)
+    assert str(copy) in str(error.value)
+    if (name, how) != ("load.py", "gone"):
+        assert any(name in problem for problem in verifying.verify(copy).problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"seal": "0"}, "manifest.json has changed"),
+        ({"null_flags": 0}, "manifest.json has changed"),
+        (["a list"], "manifest.json cannot be read"),
+    ],
+)
+def test_a_manifest_that_was_edited_is_refused(exported, tmp_path, change, word):
+    tools = runpy.run_path(str(exported / "autoencoder" / "load.py"))
+    note = json.loads((exported / "autoencoder" / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(note | change if isinstance(change, dict) else change))
+    with pytest.raises(ValueError, match=word):
+        tools["read_manifest"](tmp_path)
+
+
+def test_a_manifest_that_reaches_out_of_its_directory_is_refused(exported, tmp_path):
+    tools = runpy.run_path(str(exported / "autoencoder" / "load.py"))
+    (tmp_path / "secret").write_text("")
+    (tmp_path / "here").mkdir()
+    files.write_sealed(tmp_path / "here" / "manifest.json", {"files": {"../secret": files.sha256(tmp_path / "secret")}})
+    with pytest.raises(ValueError, match="../secret"):
+        tools["read_manifest"](tmp_path / "here")
+
+
+def test_what_an_export_cannot_do_is_said(exported):
+    tools = runpy.run_path(str(exported / "autoencoder" / "load.py"))
+    note = tools["read_manifest"](exported / "autoencoder")
+    with pytest.raises(ValueError, match="for tpu, and JAX runs on cpu"):
+        tools["compiled"](exported / "autoencoder", {**note, "rows": {"tpu": 1}})
+    with pytest.warns(UserWarning, match="xla_gone"):
+        tools["compiled"](exported / "autoencoder", {**note, "compiler_options": {"cpu": {"xla_gone": "1"}}})
+    score_them = tools["load"]()
+    for x, ids in (
+        (np.zeros((2, 3)), [1, 2]),
+        (np.zeros((2, toy.WIDTH)), [1]),
+        (np.zeros((0, toy.WIDTH)), np.zeros(0, int)),
+    ):
+        with pytest.raises(ValueError, match="expected objects"):
+            score_them(x, ids)
+
+
+# Scaling
+
+
+@pytest.mark.parametrize("nan", ["flag", "median"])
+def test_spectra_are_scaled_as_the_package_does_bit_for_bit(nan):
+    rng = np.random.default_rng(0)
+    x = (rng.gamma(1, size=(300, 2, 30)) - 0.3).astype(np.float32)
+    x[:, 1][rng.random((300, 30)) < 0.1] = 0
+    scaler = preprocess.fit(x, config.Preprocess(scale="spectrum", nan=nan))
+    prepare = runpy.run_path(str(Path(standalone.__file__).parent / "prepare.py"))["prepare"]
+    for count in (200, 1):
+        tried = samples.draw(scaler, x.shape[1:], count, broken=True)
+        expected, expected_flags = preprocess.apply(scaler, tried)
+        null_flags = sum(bit for bit in (1, 2, 4, 8) if preprocess.unusable(scaler, np.array([bit]))[0])
+        with np.errstate(over="ignore", invalid="ignore"):
+            found, flags = prepare(scaler.params, null_flags, tried)
+        assert found.dtype == np.float32
+        assert flags.dtype == np.uint32
+        np.testing.assert_array_equal(flags, expected_flags)
+        np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+        assert len(np.unique(flags)) > 3 or count == 1
+
+
+# What must not come out
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of("autoencoder")
+
+
+def off(by):
+    """Scores of a few objects moved, in the function to be exported."""
+    right = score.scores_of_rows
+
+    def wrong(method):
+        whole = right(method)
+
+        def moved(key, state, x, bits):
+            found = whole(key, state, x, bits)
+            return {**found, "score": found["score"] + by * (x[:, 0] > 0.9)}
+
+        return moved
+
+    return wrong
+
+
+def test_an_export_of_other_scores_is_not_left_behind(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(score, "scores_of_rows", off(np.float32(1e-6)))
+    with pytest.raises(ExportError, match="score of .* of 513 objects"):
+        exporting.write(model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_gives_no_score_is_not_exported(model, tmp_path):
+    """Nothing would show whether the export gives its scores."""
+    lost = model._replace(state=jax.tree.map(lambda leaf: leaf + np.nan if leaf.dtype.kind == "f" else leaf, model.state))
+    with pytest.raises(ExportError, match="no object a score"):
+        exporting.write(lost, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_of_another_scaling_is_not_left_behind(model, tmp_path, monkeypatch):
+    real = raw.with_scaling
+    moved = lambda method, scaler: real(method, scaler._replace(kind="none"))  # noqa: E731
+    expected = model.scorer()
+    monkeypatch.setattr(bundle.Bundle, "scorer", lambda *_, **__: expected)
+    monkeypatch.setattr(raw, "with_scaling", moved)
+    with pytest.raises(ExportError, match="flags of .* of 513 objects"):
+        exporting.write(model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_written_over(model, tmp_path):
+    (tmp_path / "other").write_text("")
+    with pytest.raises(DataError, match="holds other things"):
+        exporting.write(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_what_is_an_export(exported, tmp_path):
+    copy = shutil.copytree(exported / "vae-ivar", tmp_path / "copy")
+    assert exporting.is_export(copy)
+    (copy / "__pycache__").mkdir()
+    assert exporting.is_export(copy)
+    (copy / "mine").write_text("")
+    assert not exporting.is_export(copy)
+    assert not exporting.is_export(exported / "vae-ivar.ours")
+    assert not exporting.is_export(tmp_path)
+
+
+def test_the_verb(model, tmp_path, monkeypatch):
+    """On a model without training; the README's own command has a run's. An earlier export is replaced."""
+    asked = []
+    monkeypatch.setattr(bundle, "load", lambda run, overrides: asked.append((run, overrides)) or model)
+    words = ("export", tmp_path / "run", "--out", tmp_path / "model", "--set", "score.slots=4")
+    for _ in range(2):
+        ended = runs.astroad(*words)
+        assert ended.code == 0, ended
+        assert "checked 514 objects" in ended.out
+        assert asked.pop() == (tmp_path / "run", ["score.slots=4"])
+        assert files.read_sealed(tmp_path / "model" / "manifest.json")["identity"] == model.identity()
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_is_no_run_is_not_exported(tmp_path):
+    ended = runs.astroad("export", tmp_path, "--out", tmp_path / "other")
+    assert ended.code == 2
+    assert "no trained model here" in ended.err
+    assert not list(tmp_path.iterdir())
