@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from jax import export as stablehlo
 
 from astroad_jax import config, data, files, preprocess
-from astroad_jax.app import bundle, exporting, lowering, raw, scoring, standalone, verifying
+from astroad_jax.app import bundle, exporting, lowering, partition, raw, scoring, standalone, verifying
 from astroad_jax.engine import catalog, rundir, score, search
 from astroad_jax.engine.train import pick
 from astroad_jax.errors import DataError, ExportError
@@ -98,10 +101,48 @@ def export_all(home: Path, names: list[str]) -> Path:
             model, (x, ids) = model_of(name), objects(name)
             exporting.write(model, home / name)
             np.savez(home / f"{name}.objects.npz", x=x, id=ids)
-            scoring.score(model, [data.memory("objects", as_columns(model, x, ids))], home / f"{name}.ours")
+            columns, scorer = as_columns(model, x, ids), model.scorer()
+            scoring.score(model, [data.memory("objects", columns)], home / f"{name}.ours", scorer=scorer)
+            score_in_two_calls(model, columns, scorer, home / f"{name}.resumed")
+            if importlib.util.find_spec("pandas"):  # which comes with LSDB
+                score_frames(model, columns, scorer, home / f"{name}.frames.parquet")
     places = [str(home / name) for name in names]
     subprocess.run([sys.executable, "-c", ALONE, *places], env={**os.environ, "PYTHONPATH": ""}, cwd=home, check=True)
     return home
+
+
+def score_in_two_calls(model: bundle.Bundle, columns: dict[str, np.ndarray], scorer: Callable, out: Path) -> None:
+    """Half of the objects are scored when the call is broken off; the same call goes on."""
+    half = len(columns["object_id"]) // 2
+    parts = [data.memory(name, {k: v[rows] for k, v in columns.items()}) for name, rows in halves(half).items()]
+    seen = []
+
+    def breaking(*given):
+        seen.append(given)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return scorer(*given)
+
+    with pytest.raises(KeyboardInterrupt):
+        scoring.score(model, parts, out, scorer=breaking)
+    assert scoring.score(model, parts, out, scorer=scorer).skipped == 1
+
+
+def halves(half: int) -> dict[str, slice]:
+    return {"a": slice(None, half), "b": slice(half, None)}
+
+
+def score_frames(model: bundle.Bundle, columns: dict[str, np.ndarray], scorer: Callable, out: Path) -> None:
+    """What LSDB calls with each partition of a catalogue, two of them."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    frame = pd.DataFrame({name: values.tolist() for name, values in columns.items()})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partition, "serve", lambda *given: partition.Served("", model, scorer))
+        scored = [partition.score_partition(frame.iloc[rows], run="RUN") for rows in halves(len(frame) // 3).values()]
+    pq.write_table(pa.Table.from_pandas(pd.concat(scored), preserve_index=False), out)
 
 
 @pytest.fixture(scope="module")
@@ -114,21 +155,38 @@ def others(tmp_path_factory):
     return export_all(tmp_path_factory.mktemp("others"), OTHERS)
 
 
+WAYS = ("exported", "resumed", "LSDB")
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FIRST)
-def test_an_export_scores_as_the_package_does(exported, name):
-    check_scores(exported, name)
+def test_every_way_to_score_gives_the_same_bits(exported, name, way):
+    check_scores(exported, name, way)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_export_scores_as_the_package_does(others, name):
-    check_scores(others, name)
+def test_every_way_to_score_gives_the_same_bits_for_every_method(others, name, way):
+    check_scores(others, name, way)
 
 
-def check_scores(exported: Path, name: str) -> None:
-    ours = catalog.read_scores(exported / f"{name}.ours")
-    with np.load(exported / f"{name}.scores.npz") as held:
-        theirs = {column: held[column] for column in held.files}
+def scores_of(home: Path, name: str, way: str) -> dict[str, np.ndarray]:
+    if way == "exported":
+        with np.load(home / f"{name}.scores.npz") as held:
+            return {column: held[column] for column in held.files}
+    if way == "resumed":
+        found = catalog.read_scores(home / f"{name}.resumed")
+    else:
+        pytest.importorskip("pandas", reason="it comes with LSDB: pip install '.[test,lsdb]'")
+        table = pq.read_table(home / f"{name}.frames.parquet")
+        found = {column: table[column].to_numpy() for column in table.column_names}
+    del found["object_id"]
+    return found
+
+
+def check_scores(home: Path, name: str, way: str) -> None:
+    ours, theirs = catalog.read_scores(home / f"{name}.ours"), scores_of(home, name, way)
     del ours["object_id"]
     assert set(theirs) == set(ours)
     assert 0 < np.isnan(ours["score"]).sum() < len(ours["score"])
