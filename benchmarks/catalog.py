@@ -4,8 +4,8 @@
 
 A model is trained for a moment and scores Parquet catalogues by `app.scoring.score`, as ``astroad score`` does.
 
-- *share*: rows a second from files to files against those of the same model's scorer over rows that lie ready in memory
-  (``dense``: 152 features through 512-256-128-64, scaled by quantiles; ``images``: 64 x 64 pixels through convolutions), and
+- *share*: rows a second from files to files against those of the same model's scorer, its scaling included, over rows that
+  lie ready in memory (``dense``: 152 features through 512-256-128-64, scaled by quantiles; ``images``: 64 x 64 pixels through convolutions), and
   against a plain PyTorch loop over the same file (pyarrow, scikit-learn's QuantileTransformer, a DataLoader, the same
   network, pyarrow), in turn. Compiling is left out of all of them.
 - *memory*: peak resident memory and time per row of a process of its own, by number of rows, of which a file holds at most
