@@ -5,9 +5,9 @@
 A model is trained for a moment and scores Parquet catalogues by `app.scoring.score`, as ``astroad score`` does.
 
 - *share*: rows a second from files to files against those of the same model's scorer, its scaling included, over rows that
-  lie ready in memory (``dense``: 152 features through 512-256-128-64, scaled by quantiles; ``images``: 64 x 64 pixels through convolutions), and
-  against a plain PyTorch loop over the same file (pyarrow, scikit-learn's QuantileTransformer, a DataLoader, the same
-  network, pyarrow), in turn. Compiling is left out of all of them.
+  lie ready in memory (``dense``: 152 features through 512-256-128-64, scaled by quantiles; ``images``: 64 x 64 pixels
+  through convolutions), and against a plain PyTorch loop over the same file (pyarrow, scikit-learn's QuantileTransformer, a
+  DataLoader, the same network, pyarrow), in turn. Compiling is left out of all of them.
 - *memory*: peak resident memory and time per row of a process of its own, by number of rows, of which a file holds at most
   `rows_per_file`.
 - *pieces*: time per row of the same rows in more and more files, and by more processes that share the files.

@@ -35,6 +35,15 @@ def test_objects_are_counted_where_they_can_be(rows, expected):
 
     partitions = [Partition(f"p{i}", str(i), lambda: iter(()), size=1000) for i in range(len(rows))]
     assert estimate.count_rows(partitions, open_) == expected
+    unknown = Partition("u", "directory", lambda: iter(()), size=0)
+    assert estimate.count_rows([*partitions, unknown], open_) == 0
+
+
+def test_text_is_not_read_to_count_its_rows():
+    opened = []
+    partitions = [Partition(path, path, lambda: iter(()), size=100) for path in ("a.csv", "b.ECSV", "c.csv.gz", "d.fits")]
+    assert estimate.count_rows(partitions, lambda path: (opened.append(path), Counted(3))[1]) == 12
+    assert opened == ["d.fits"]
 
 
 def test_of_many_inputs_few_are_opened():
@@ -55,4 +64,6 @@ def test_a_call_says_how_long_it_will_take(tmp_path):
     table = runs.table(tmp_path / "sky.parquet", {**runs.survey(), "object_id": np.arange(runs.ROWS)})
     assert runs.train(table, tmp_path / "run").code == 0
     ended = runs.astroad("score", tmp_path / "run", table, "--out", tmp_path / "scores")
+    again = runs.astroad("score", tmp_path / "run", table, "--out", tmp_path / "scores")
+    assert "input" not in again.err  # nothing is left to do
     assert f"1 input; {table.stat().st_size / 1e9:.3g} GB; about {runs.ROWS} objects; 1 s for the scores alone" in ended.err

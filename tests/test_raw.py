@@ -111,3 +111,36 @@ def test_samples_lie_where_training_objects_do(scale):
     assert (np.abs(np.diff(z, axis=0)) > 0).mean() > 0.9
     broken = preprocess.apply(scaler, samples.draw(scaler, (toy.WIDTH,), 200, broken=True))[1]
     assert preprocess.unusable(scaler, broken).sum() >= 3
+
+
+@pytest.mark.parametrize("scale", ["linear", "asinh"])
+def test_images_are_cropped_before_they_reach_the_device(scale):
+    name = "conv_autoencoder"
+    made, state, *_ = started(name, "asinh", "flag")
+    rng = np.random.default_rng(0)
+    sky = 1000 + 300 * rng.normal(size=(60, 20, 24, 1)).astype(np.float32)
+    scaler = preprocess.fit(sky, config.Preprocess(scale=scale, crop=12, size=toy.WIDTH))
+    sky[0, 0, 0], sky[1, 9, 9] = np.nan, np.nan  # only the second is looked at
+    x, _ = raw.prepare(scaler, sky)
+    assert x.shape[1:] == raw.prepared_shape(scaler, sky.shape[1:]) == (12, 12, 1)
+    z, flags = preprocess.apply(scaler, sky)
+    own = settings(name, scale, "flag")
+    found = raw.scorer(made, scaler, sky.shape[1:], own)(state, x, np.arange(60))
+    np.testing.assert_array_equal(found["flags"], flags)
+    assert flags[1] & preprocess.scaler.NAN_INPUT
+    assert not flags[0] & preprocess.scaler.NAN_INPUT
+    np.testing.assert_array_equal(raw.scale(scaler, x)[0], z)
+    sound = flags == 0
+    np.testing.assert_allclose(found["score"][sound], make_scorer(made)(state, z, np.arange(60))["score"][sound], rtol=2e-4)
+
+
+def test_numbers_too_small_to_be_normal_are_0_on_both_sides():
+    x = np.zeros((50, toy.WIDTH), np.float32)
+    x[:, 1:] = np.linspace(0, 1, 50)[:, None]
+    for scale in ("quantile", "gcn", "standard"):
+        scaler = preprocess.fit(x, config.Preprocess(scale=scale))
+        small = np.repeat(np.float32([[1e-40, -1e-42, 0, 1e-39, 0.5, 0.5, 1e-45, 0.1]]), 4, axis=0)
+        small[1] = 1e-40
+        scaled = jax.jit(lambda x, scaler=scaler: preprocess.apply(scaler, x, jax.numpy))
+        for ours, theirs in zip(scaled(small), preprocess.apply(scaler, small)):
+            np.testing.assert_allclose(ours, theirs, atol=1e-6, err_msg=scale)

@@ -84,9 +84,9 @@ def test_a_state_that_can_show_nothing_settles_nothing():
     steps.run = run
     x = np.zeros((1, 3), np.float32)
     for dull in (np.nan, 0.5):
-        assert steps.rows(dull, x)(1) == steps.reference
+        assert steps.rows(dull, x)(1) == steps.reference((3,))
         before = len(calls)
-        assert steps.rows(dull, x)(1) == steps.reference
+        assert steps.rows(dull, x)(1) == steps.reference((3,))
         assert len(calls) == before
     assert steps.rows(1, x)(1) == 1
 
@@ -134,3 +134,26 @@ def test_as_users_compile():
     env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", AS_USERS_COMPILE], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows"), [((3,), 512), ((64, 64, 3), 512), ((256, 256, 3), 256), ((424, 424, 3), 64), ((10_000, 10_000), 8)]
+)
+def test_of_large_objects_few_make_a_block(shape, rows):
+    """A block of 512 large images would take gigabytes."""
+    assert score.reference_rows("cpu", int(np.prod(shape))) == rows
+    assert score.reference_rows("cuda", int(np.prod(shape))) in (rows, 4096)
+    steps = ladder(set(), most=4096)
+    steps._usable = lambda state, kind, size: True
+    largest = steps.rows(None, np.broadcast_to(np.float32(0), (1, *shape)))(10**6)
+    assert largest == max(rows, min(4096, 1 << (score.LARGEST // int(np.prod(shape))).bit_length() >> 1))
+
+
+def test_flags_do_not_tell_programs_apart():
+    """Scores that are all alike show no difference, however their flags vary."""
+    steps = ladder(set())
+    steps.run = lambda key, state, x, bits: {
+        "score": np.zeros(len(x), np.float32),
+        "flags": np.arange(len(x), dtype=np.uint32),
+    }
+    assert steps.rows("state", np.zeros((1, 3), np.float32))(1) == steps.reference((3,))

@@ -15,7 +15,7 @@ import numpy as np
 
 from astroad_jax import config, preprocess
 from astroad_jax.engine.score import make_scorer
-from astroad_jax.preprocess import Scaler, samples
+from astroad_jax.preprocess import Scaler, images, samples
 from astroad_jax.types import Example, Key, Method, Scores, Search, State
 
 
@@ -50,7 +50,8 @@ def scorer(
     options = {"seed": settings.train.seed, "mesh": mesh, "progress": progress, **sizes}
     if not on_device(scaler):
         return make_scorer(method, **options)
-    score = make_scorer(with_scaling(method, scaler), probe=partial(samples.draw, scaler, raw_shape), **options)
+    scaler, shape = of_prepared(scaler), prepared_shape(scaler, raw_shape)
+    score = make_scorer(with_scaling(method, scaler), probe=partial(samples.draw, scaler, shape), **options)
     held: list[Scaled] = []  # the last state given, with the scaling: the same object, lest it be put on the device anew
 
     def of_raw(state: State, x: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -67,21 +68,38 @@ def on_device(scaler: Scaler) -> bool:
 
 
 def prepare(scaler: Scaler, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Objects ``(N, ...)`` as the scorer takes them, and ``(N,)`` uint32 flags of what was found wrong on the way."""
+    """Objects ``(N, ...)`` as the scorer takes them, and ``(N,)`` uint32 flags of what was found wrong on the way.
+
+    Of images it takes the pixels that the scaling looks at, no others.
+    """
     if on_device(scaler):
-        return x, np.zeros(len(x), np.uint32)
+        return images.crop(x, scaler.frame) if scaler.frame else x, np.zeros(len(x), np.uint32)
     return preprocess.apply(scaler, x)
+
+
+def of_prepared(scaler: Scaler) -> Scaler:
+    """The scaling of objects that `prepare` gave."""
+    frame = scaler.frame
+    if frame is None or not frame.crop:
+        return scaler
+    return scaler._replace(frame=frame._replace(height=frame.crop, width=frame.crop, crop=0))
+
+
+def prepared_shape(scaler: Scaler, raw_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of an object that `prepare` gave."""
+    frame = of_prepared(scaler).frame
+    return raw_shape if frame is None else (frame.height, frame.width, frame.bands)
 
 
 def scale(scaler: Scaler, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What `prepare` gave, as the networks see it: ``(N, ...)`` scaled by the host, and the flags that are still missing."""
     if on_device(scaler):
-        return preprocess.apply(scaler, x)
+        return preprocess.apply(of_prepared(scaler), x)
     return x, np.zeros(len(x), np.uint32)
 
 
 def with_scaling(method: Method, scaler: Scaler) -> Method:
-    """The method over raw objects and states `Scaled`; its scores have ``flags``, as `preprocess.apply` gives them.
+    """The method over objects that `scaler` takes and states `Scaled`; ``flags`` (`preprocess.apply`) are among its scores.
 
     Its stages and its other functions stay as they are.
     """

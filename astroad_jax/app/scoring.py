@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from astroad_jax import data, files, preprocess
-from astroad_jax.app import estimate
+from astroad_jax.app import estimate, raw
 from astroad_jax.app.bundle import READING, Bundle
 from astroad_jax.engine import catalog
 from astroad_jax.engine.partitions import score_chunk
@@ -64,8 +64,6 @@ def score(
             raise DataError(f"this directory holds {what}", where=str(out), fix="choose another for the scores (--out)")
     partitions = plan(model, sources)
     scorer = scorer or model.scorer(progress=progress)
-    if progress:
-        print(estimate.plan_in_words(model, scorer, partitions, partial(_open, model)), file=sys.stderr)
     return catalog.score_catalog(
         scorer,
         model.state,
@@ -76,6 +74,7 @@ def score(
         p_value=model.p_value,
         flag_names=FLAG_NAMES,
         progress=progress,
+        begun=lambda left: print(estimate.plan_in_words(model, scorer, left, partial(_open, model)), file=sys.stderr),
     )
 
 
@@ -102,8 +101,18 @@ def partition(model: Bundle, source: data.Source | str | Path, name: str = "") -
         path = files.canonical(source.path)
         return catalog.Partition(source.name, path, lambda: _chunks(model, source), _stamps(model, path))
     path, name = files.canonical(source), name or data.partition_of(source)
-    size = os.path.getsize(path) if os.path.isfile(path) else 0
+    size = _size(path)
     return catalog.Partition(name, path, lambda: _chunks(model, _open(model, path)), _stamps(model, path), size)
+
+
+def _size(path: str) -> int:
+    """Bytes of a file, or of all in a directory; 0 where there is none."""
+    try:
+        if not Path(path).is_dir():
+            return os.path.getsize(path)
+        return sum(_status(Path(path) / name).st_size for name in data.files_below(Path(path)))
+    except OSError:
+        return 0
 
 
 def _open(model: Bundle, path: str) -> data.Source:
@@ -236,7 +245,8 @@ def _chunks(model: Bundle, source: data.Source, roles: data.Roles | None = None)
 
     How many depends on the objects' size alone, and with it the score file's layout.
     """
-    largest = max(math.prod(model.schema.raw_shape), math.prod(model.schema.shape))
+    shape = raw.prepared_shape(model.scaler, model.schema.raw_shape)
+    largest = max(math.prod(shape), math.prod(model.schema.shape))
     most = max(1, min(data.ROWS, AT_ONCE // (4 * largest)))
     rows = 0
     for chunk in _gathered(_prepared(model, source, roles), 1 << (most.bit_length() - 1)):

@@ -63,6 +63,7 @@ def score_catalog(
     p_value: Callable[[np.ndarray], np.ndarray] | None = None,
     flag_names: dict[int, str] | None = None,
     progress: bool = False,
+    begun: Callable[[list[Partition]], None] | None = None,
 ) -> Report:
     """Score partitions into a directory; those already there are left alone.
 
@@ -84,6 +85,10 @@ def score_catalog(
         Calibration.
     flag_names : dict of int to str, optional
         What the flags of the chunks mean; written into every file beside the identity.
+    progress : bool
+        Show a bar.
+    begun : (partitions) -> None, optional
+        Called, where there is a bar, with what is still to be scored, before the first of it is read.
 
     Returns
     -------
@@ -108,6 +113,9 @@ def score_catalog(
         note = {"astroad_jax": identity, "flags": {str(bit): name for bit, name in (flag_names or {}).items()}}
         note["flags"] |= {str(bit): name for bit, name in FLAG_NAMES.items()}
         work = Work(scorer, state, out, note, unusable, p_value)
+        left = [item for item in partitions if book["partitions"].get(item.name, {}).get("stamp") != item.stamp]
+        if begun and progress and left:
+            begun(left)
         news, trouble = score_own(work, book, processes.own_part(partitions), progress)
         everyone = processes.share([{"news": news, "trouble": str(trouble or "")}])
         for part in everyone:

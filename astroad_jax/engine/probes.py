@@ -9,6 +9,15 @@ import numpy as np
 Probe = Callable[[int], np.ndarray]
 
 
+def telling(found: dict[str, np.ndarray]) -> bool:
+    """Whether a difference between programs would show in these outputs: all finite, and some scores not all alike.
+
+    Whole numbers, such as flags, differ where scores do not.
+    """
+    scores = [values for values in found.values() if values.dtype.kind == "f"]
+    return all(np.isfinite(values).all() for values in found.values()) and any(map(np.ptp, scores))
+
+
 def rows(probe: Probe | None, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """``shape[0]`` objects, from `probe` or uniform, and their random id bits."""
     rng = np.random.default_rng(0)

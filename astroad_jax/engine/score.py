@@ -11,6 +11,7 @@ split and padding on a given kind of device.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 
 PROBES = 64  # random rows on which a row count must agree with the reference, at least
+LARGEST = 2**26  # numbers in a block, where its objects are large: 256 MiB
 AHEAD = 2  # blocks that the device works on while the host fetches an earlier one
 
 
@@ -38,12 +40,18 @@ AHEAD = 2  # blocks that the device works on while the host fetches an earlier o
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
-def reference_rows(platform: str = "") -> int:
+def reference_rows(platform: str = "", size: int = 1) -> int:
     """Row count whose program defines the scores: enough to keep the device busy, little enough for small tables.
 
-    `platform` is the default back end's where none is given.
+    Parameters
+    ----------
+    platform : str
+        The default back end where none is given.
+    size : int
+        Numbers in an object: of large images there are fewer, so that a block stays within `LARGEST` numbers.
     """
-    return 512 if (platform or jax.default_backend()) == "cpu" else 4096
+    usual = 512 if (platform or jax.default_backend()) == "cpu" else 4096
+    return max(8, min(usual, _at_most(LARGEST // size)))
 
 
 def make_scorer(
@@ -193,8 +201,7 @@ class _Ladder:
 
     def __init__(self, run: Callable, key: Key, devices: int, most: int, probe: Probe | None = None):
         self.run, self.key, self.devices, self.probe = run, key, devices, probe
-        self.reference = reference_rows() * devices
-        self.most = max(self.reference, _power(-(-most // devices)) * devices)
+        self.most = _power(-(-most // devices)) * devices
         self.agrees: dict[tuple, bool] = {}
         self.expected: dict[tuple, dict[str, np.ndarray]] = {}
         self.probed: dict[tuple, State] = {}  # the state that `expected` is of
@@ -203,22 +210,26 @@ class _Ladder:
     def __call__(self, state: State, x: np.ndarray, bits: np.ndarray) -> dict[str, jax.Array]:
         return self.run(self.key, state, x, bits)
 
+    def reference(self, shape: tuple[int, ...]) -> int:
+        """Rows of the program that defines the scores of objects of a shape."""
+        return reference_rows(size=math.prod(shape)) * self.devices
+
     def rows(self, state: State, x: np.ndarray) -> Callable[[int], int]:
         """Row count of the block for what is left of a table."""
+        kind = (x.shape[1:], x.dtype.str)
+        reference = self.reference(x.shape[1:])
+        most = max(reference, min(self.most, _at_most(LARGEST // math.prod(x.shape[1:])) * self.devices))
 
         def choose(left: int) -> int:
-            size = min(_power(-(-left // self.devices)) * self.devices, self.most)
-            while not self._usable(state, x, size):
+            size = min(_power(-(-left // self.devices)) * self.devices, most)
+            while size != reference and not self._usable(state, kind, size):
                 # Small sizes grow to the reference; sizes above it fall back on it.
-                size = size * 2 if size < self.reference else self.reference
+                size = size * 2 if size < reference else reference
             return size
 
         return choose
 
-    def _usable(self, state: State, x: np.ndarray, size: int) -> bool:
-        if size == self.reference:
-            return True
-        kind = (x.shape[1:], x.dtype.str)
+    def _usable(self, state: State, kind: tuple, size: int) -> bool:
         if (*kind, size) not in self.agrees:
             if kind not in self.expected and (self._dull(state, kind) or not self._telling(state, kind)):
                 return False  # this state's outputs can show no difference; another state's may
@@ -227,7 +238,7 @@ class _Ladder:
 
     def _probe(self, kind: tuple) -> tuple[np.ndarray, np.ndarray]:
         """Random rows, and their id bits."""
-        return probes.rows(self.probe, (self.reference, *kind[0]), np.dtype(kind[1]))
+        return probes.rows(self.probe, (self.reference(kind[0]), *kind[0]), np.dtype(kind[1]))
 
     def _dull(self, state: State, kind: tuple) -> bool:
         return kind in self.dull and self.dull[kind] is state
@@ -235,7 +246,7 @@ class _Ladder:
     def _telling(self, state: State, kind: tuple) -> bool:
         """Run the reference program on the probe; whether rows can be told apart by what it gives."""
         found = jax.device_get(self(state, *self._probe(kind)))
-        if not all(np.isfinite(values).all() for values in found.values()) or not any(map(np.ptp, found.values())):
+        if not probes.telling(found):
             self.dull[kind] = state
             return False
         self.expected[kind] = found
@@ -247,8 +258,8 @@ class _Ladder:
         x, bits = self._probe(kind)
         if self.probed[kind] is not state:
             self.expected[kind], self.probed[kind] = jax.device_get(self(state, x, bits)), state
-        starts = range(0, min(max(PROBES, size), self.reference), size)
-        where = [(np.arange(start, start + size) % self.reference) for start in starts]
+        starts = range(0, min(max(PROBES, size), len(x)), size)
+        where = [(np.arange(start, start + size) % len(x)) for start in starts]
         return all(_same(self(state, x[rows], bits[rows]), self.expected[kind], rows) for rows in where)
 
 
@@ -259,6 +270,11 @@ def _same(found: dict[str, jax.Array], expected: dict[str, np.ndarray], rows: np
 def _power(number: int) -> int:
     """Smallest power of two that is no less."""
     return 1 << max(number - 1, 0).bit_length()
+
+
+def _at_most(number: int) -> int:
+    """Largest power of two that is no more; 0 below 1."""
+    return (1 << number.bit_length()) // 2
 
 
 def _mapped(one: Callable) -> Callable:

@@ -26,6 +26,7 @@ from astroad_jax.preprocess.scaler import (
     Array,
     Params,
     Scaler,
+    flushed,
     sum_flags,
 )
 from astroad_jax.preprocess.scales import SCALES, limits, quantiles
@@ -161,7 +162,7 @@ def _flatten(x: Array, xp: Any) -> Array:
     if np.ndim(x) < 2:
         raise DataError("objects must be the rows of an array", expected="shape (N, ...)", got=f"shape {np.shape(x)}")
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and flagged
-        flat = xp.reshape(xp.asarray(x, dtype=xp.float32), (len(x), math.prod(x.shape[1:])))
+        flat = flushed(xp.reshape(xp.asarray(x, dtype=xp.float32), (len(x), math.prod(x.shape[1:]))), xp)
     return np.ascontiguousarray(flat) if xp is np else flat
 
 

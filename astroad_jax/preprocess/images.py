@@ -35,6 +35,7 @@ from astroad_jax.preprocess.scaler import (
     Frame,
     Params,
     Scaler,
+    flushed,
     sum_flags,
     unusable,
 )
@@ -172,12 +173,17 @@ def _apply(scaler: Scaler, x: Array, xp: Any) -> tuple[Array, Array]:
 
 def _seen(x: Array, frame: Frame, xp: Any) -> Array:
     """The pixels that are looked at, float32; what float32 cannot hold is infinite, and flagged."""
-    if frame.crop:
-        top, left = (frame.height - frame.crop) // 2, (frame.width - frame.crop) // 2
-        x = x[:, top : top + frame.crop, left : left + frame.crop]
     with np.errstate(over="ignore"):
-        seen = xp.asarray(x, dtype=xp.float32)
+        seen = flushed(xp.asarray(crop(x, frame), dtype=xp.float32), xp)
     return np.ascontiguousarray(seen) if xp is np else seen
+
+
+def crop(x: Array, frame: Frame) -> Array:
+    """The central pixels of images ``(N, H, W, bands)`` that a scaling looks at."""
+    if not frame.crop:
+        return x
+    top, left = (frame.height - frame.crop) // 2, (frame.width - frame.crop) // 2
+    return x[:, top : top + frame.crop, left : left + frame.crop]
 
 
 def _stretched(scaler: Scaler, seen: Array, finite: Array, xp: Any) -> tuple[Array, Array]:

@@ -82,6 +82,11 @@ def sum_flags(found: dict[int, Array], xp: Any) -> Array:
     return sum((on.astype(xp.uint32) * xp.uint32(bit) for bit, on in found.items()), start=xp.uint32(0))
 
 
+def flushed(x: Array, xp: Any) -> Array:
+    """Float32 numbers too small to be normal as 0, which they are to XLA: a scaling does the same on every side."""
+    return xp.where(xp.abs(x) < xp.finfo(xp.float32).tiny, xp.float32(0), x)
+
+
 def save(scaler: Scaler, path: Path) -> None:
     """Write the scaler as one npz file, atomically; the same scaler gives the same bytes."""
     note = {"kind": np.array(scaler.kind), "nan": np.array(scaler.nan)}
