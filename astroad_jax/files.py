@@ -302,7 +302,7 @@ def whole_directory(path: Path, replaceable: Callable[[Path], bool]) -> Iterator
     Parameters
     ----------
     path : Path
-        Where it will be. An empty directory there, or one that is `replaceable`, is replaced.
+        Where it will be, a symbolic link followed. An empty directory there, or one that is `replaceable`, is replaced.
     replaceable : (path) -> bool
         Whether a directory is an earlier one of the same kind, with nothing else in it.
 
@@ -313,7 +313,7 @@ def whole_directory(path: Path, replaceable: Callable[[Path], bool]) -> Iterator
     DataError
         Something else is there, or the place cannot be written.
     """
-    path = Path(path).absolute()
+    path = Path(os.path.realpath(path))  # a directory cannot be renamed to the name of a link
     hold = path.with_name(f".{path.name}.new")
     made, old = hold / "made", hold / "old"
     try:

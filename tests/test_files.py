@@ -221,6 +221,20 @@ def test_a_directory_takes_no_place_that_holds_something_else(tmp_path, name):
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_directory_may_be_behind_a_link(tmp_path, there):
+    place = tmp_path / "disk" / "place"
+    place.mkdir(parents=True)
+    (tmp_path / "out").symlink_to(place)
+    if not there:
+        place.rmdir()
+    for text in ("new", "newer"):
+        make(tmp_path / "out", text)
+        assert (place / "ours").read_text() == text
+    assert (tmp_path / "out").is_symlink()
+    assert names(place.parent) == ["place"]
+
+
 def test_what_comes_while_a_directory_is_made_is_kept(tmp_path):
     path = tmp_path / "out"
     with pytest.raises(DataError, match="theirs"), files.whole_directory(path, is_ours):

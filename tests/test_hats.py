@@ -150,6 +150,7 @@ def test_two_processes_score_as_one(home, plain, tmp_path):
             third = thread.submit(score, home, tmp_path / "spoilt", tmp_path / "third")
             while not parts(tmp_path / "third.partial") and not third.done():
                 time.sleep(0.01)
+            assert not third.done(), third.result()
             os.kill(min(worker["pid"] for worker in workers), signal.SIGKILL)
             third = third.result()
     assert "rows 240  scored 239  null 1  quarantined 0 partitions" in ended.stdout, ended
@@ -178,23 +179,98 @@ def test_the_catalogue_of_scores(home, plain, tmp_path):
     assert held.astroad_model == runs.digest(home / "run")
     assert json.loads(held.astroad_identity) == bundle.load(home / "run").identity()
     assert json.loads(held.astroad_flags)["1"] == report.names[1]
-    assert held.astroad_input == str(home / "sky")
+    assert (held.astroad_input, held.astroad_id) == (str(home / "sky"), "object_id")
     assert score(home, home / "sky", tmp_path / "out") == report  # there already
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def test_what_happens_to_the_scores_is_seen(home, tmp_path):
-    score(home, home / "sky", tmp_path / "out")
-    first, second, *_ = parts(tmp_path / "out")
-    assert runs.astroad("verify", tmp_path / "out").code == 0
+@pytest.fixture(scope="module")
+def result(home):
+    """The catalogue of scores of the whole sky: to be copied, and left as it is."""
+    score(home, home / "sky", home / "result")
+    return home / "result"
+
+
+@pytest.fixture
+def copy(result, tmp_path):
+    return shutil.copytree(result, tmp_path / "out")
+
+
+def test_what_happens_to_the_scores_is_seen(copy):
+    first, second, *_ = parts(copy)
+    assert runs.astroad("verify", copy).code == 0
     truncated(first)
     second.rename(second.with_name("Npix=999.parquet"))
-    ended = runs.astroad("verify", tmp_path / "out")
-    assert (ended.code, "3 wrong" in ended.out) == (errors.EXIT_CORRUPT, True), ended
-    for words in (f"{first.name}: its content", f"{second.name}: missing", "Npix=999.parquet: not in the manifest"):
-        assert words in ended.err
-    (tmp_path / "out" / hats_book.NOTE).write_text("{}")
-    assert runs.astroad("verify", tmp_path / "out").code == errors.EXIT_CORRUPT
+    (copy / "partition_info.csv").unlink()
+    with open(copy / "hats.properties", "a") as properties:
+        properties.write("astroad_model=another\n")
+    ended = runs.astroad("verify", copy)
+    assert (ended.code, "5 wrong" in ended.out) == (errors.EXIT_CORRUPT, True), ended
+    told = (
+        *(f"{first.name}: its content", f"{second.name}: missing"),
+        "Npix=999.parquet: not in the manifest (it is none of these scores)",
+        *("hats.properties: its content", "partition_info.csv: missing"),
+    )
+    assert [words for words in told if words not in ended.err] == []
+    (copy / hats_book.NOTE).write_text("{}")
+    assert runs.astroad("verify", copy).code == errors.EXIT_CORRUPT
+
+
+def shortened(path) -> None:
+    """Fewer rows than there were."""
+    pq.write_table(pq.read_table(path, partitioning=None)[1:], path)
+
+
+HARMS = {
+    "a file is gone": (lambda out: (out / "partition_info.csv").unlink(), "partition_info.csv is missing"),
+    "a partition is gone": (lambda out: parts(out)[0].unlink(), "Npix=0.parquet is missing"),
+    "a partition is cut": (lambda out: truncated(parts(out)[0]), "magic bytes not found"),
+    "a row is gone": (lambda out: shortened(parts(out)[0]), "got: 239 rows"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_damaged_scores_are_not_taken_for_done(home, copy, harm):
+    spoil, words = HARMS[harm]
+    spoil(copy)
+    with pytest.raises(errors.CorruptError, match=words) as raised:
+        score(home, home / "sky", copy)
+    assert f"remove {copy}, and score again" in str(raised.value)
+
+
+def test_score_files_go_elsewhere(home, copy):
+    ended = runs.astroad("score", home / "run", home / "train.parquet", "--out", copy)
+    assert (ended.code, "holds a catalogue of scores in HATS format" in ended.err) == (errors.EXIT_INPUT, True), ended
+    (copy / "manifest.json").write_text("{}")
+    assert runs.astroad("verify", copy).code == 0  # what it is has not changed
+
+
+VERBS = {
+    "evaluate": lambda home, out: ["evaluate", home / "run", out],
+    "select": lambda home, out: ["select", home / "run", out, "--rate", "0.1"],
+    "rank": lambda home, out: ["rank", out, "--run", home / "run", "--export", home / "ranking.csv"],
+    "explain": lambda home, out: ["explain", home / "run", out, "--out", home / "explained"],
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verbs_of_score_directories_say_what_it_is(home, result, verb):
+    ended = runs.astroad(*VERBS[verb](home, result))
+    assert ended.code == errors.EXIT_INPUT
+    assert "this is a catalogue in HATS format" in ended.err
+
+
+def test_status(home, result, tmp_path, monkeypatch):
+    told = runs.astroad("status", result).out.split()
+    kind = ["kind", "scores", "in", "HATS", "format", "state"]
+    assert told == [*kind, "finished", "rows", "240", "null", "1", "quarantined", "0"]
+    counted(monkeypatch, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        score(home, home / "sky", tmp_path / "out")
+    told = runs.astroad("status", tmp_path / "out").out.split()
+    stopped = ["stopped:", "the", "same", "command", "goes", "on"]
+    assert told == [*kind, *stopped, "partitions", "5", "of", str(len(parts(result))), "quarantined", "0"]
+    assert runs.astroad("status", tmp_path / "out.partial").out.split() == told
 
 
 def test_file_by_file_it_is_the_same(home, plain, tmp_path):
@@ -376,6 +452,39 @@ def test_bad_partitions_are_quarantined(home, plain, tmp_path):
     assert runs.astroad(*words).out == ended.out  # there already, and no better
 
 
+def changed(table: pa.Table, **columns: pa.DataType) -> pa.Table:
+    """Columns of other types."""
+    for name, kind in columns.items():
+        table = table.set_column(table.column_names.index(name), name, table[name].cast(kind, safe=False))
+    return table
+
+
+SCHEMAS = {
+    "a feature is not there": (lambda table: table.drop_columns(["skew"]), "'skew' is not there"),
+    "a feature is a text": (lambda table: changed(table, skew=pa.string()), "'skew' is of string, in the catalogue of"),
+    "ids are floats": (lambda table: changed(table, object_id=pa.float64()), "'object_id' is of double"),
+    "ids are texts": (lambda table: changed(table, object_id=pa.string()), "'object_id' is of string"),
+    "no spatial index": (lambda table: table.drop_columns(["_healpix_29"]), "'_healpix_29' is not there"),
+    "types with the same values": (
+        lambda table: changed(table, label=pa.dictionary(pa.int32(), pa.string()), skew=pa.float32()),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_partition_of_another_schema(home, plain, tmp_path, schema):
+    change, words = SCHEMAS[schema]
+    shutil.copytree(home / "sky" / "sky", tmp_path / "sky")
+    path = parts(tmp_path / "sky")[0]
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(change(table), path)
+    report = score(home, tmp_path / "sky", tmp_path / "out")
+    assert all(words in reason for reason in report.quarantined.values())
+    assert (len(report.quarantined), report.lost) == ((1, len(table)) if words else (0, 0))
+    assert same(opened(tmp_path / "out"), rest(plain, set(table["object_id"].to_pylist()) if words else set()))
+
+
 def test_nothing_that_can_be_scored(home, tmp_path):
     shutil.copytree(home / "sky" / "sky", tmp_path / "sky")
     for path, damage in zip(parts(tmp_path / "sky"), [truncated, nameless, emptied] * 20):
@@ -418,6 +527,88 @@ def test_the_same_call_goes_on(home, plain, tmp_path, monkeypatch):
     assert report[:3] == (240, 239, 1)
     assert same(opened(out), plain)
     assert not partial.exists()
+
+
+STOPS = {
+    "adds up": (hats_book, "reconcile"),
+    "drops its notes": (hats_parts, "forget_quarantined"),
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_stop_after_the_last_write_loses_nothing(home, plain, tmp_path, monkeypatch, stop):
+    lost = spoilt(home, tmp_path / "sky")
+    where, name = STOPS[stop]
+    left = [interrupt] if name == "reconcile" else [getattr(where, name), interrupt]  # the first call is before any work
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, lambda *given: left.pop(0)(*given) if len(left) > 1 else interrupt(given))
+        with pytest.raises(KeyboardInterrupt):
+            score(home, tmp_path / "sky", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    again = counted(monkeypatch, lambda found: found)
+    report = score(home, tmp_path / "sky", tmp_path / "out")
+    assert (again, report.lost) == ([], len(lost))
+    assert same(opened(tmp_path / "out"), rest(plain, lost))
+    assert runs.astroad("verify", tmp_path / "out").code == 0
+    assert not (tmp_path / "out" / "done").exists()
+
+
+def test_other_ids_are_other_scores(home, tmp_path, monkeypatch):
+    columns = sky()
+    path = catalogue(tmp_path / "sky", columns | {"other": columns["object_id"] + 1000})
+    with monkeypatch.context() as patch:
+        counted(patch, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            score(home, path, tmp_path / "out", overrides=["data.id=object_id"])
+    for _ in ("begun", "done"):
+        with pytest.raises(errors.MismatchError, match=r"another choice of columns(\n.*)*'other'"):
+            score(home, path, tmp_path / "out", overrides=["data.id=other"])
+        score(home, path, tmp_path / "out")
+
+
+def test_where_the_scores_may_be(home, plain, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    report = score(home, home / "sky", tmp_path / "link")
+    assert report == score(home, home / "sky", tmp_path / "link")
+    assert same(opened(tmp_path / "disk"), plain)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.DataError, match="a file is in the place"):
+        hats.score_hats(tmp_path / "no run", tmp_path / "no sky", tmp_path / "file")
+
+
+def test_trouble_that_has_gone(home, plain, tmp_path, monkeypatch):
+    """A partition that could not be looked at for a while is no other catalogue."""
+    shutil.copytree(home / "sky" / "sky", tmp_path / "sky")
+    bad = parts(tmp_path / "sky")[0]
+    with monkeypatch.context() as patch:
+        counted(patch, interrupt)
+        patch.setattr(pq, "read_metadata", bound(hidden, pq.read_metadata, str(bad)))
+        with pytest.raises(KeyboardInterrupt):
+            score(home, tmp_path / "sky", tmp_path / "out")
+    assert score(home, tmp_path / "sky", tmp_path / "out").rows == 240
+    assert same(opened(tmp_path / "out"), plain)
+
+
+def test_trouble_that_has_come(home, plain, tmp_path, monkeypatch):
+    """A partition that was scored before is set aside as any other."""
+    calls = counted(monkeypatch, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        score(home, home / "sky", tmp_path / "out")
+    (bad,) = (home / "sky" / "sky").glob(f"dataset/Norder={calls[0].order}/Dir=*/Npix={calls[0].pixel}.parquet")
+    lost = set(pq.read_table(bad, columns=["object_id"], partitioning=None)["object_id"].to_pylist())
+    counted(monkeypatch, lambda found: found)
+    monkeypatch.setattr(pq, "read_metadata", bound(hidden, pq.read_metadata, str(bad)))
+    report = score(home, home / "sky", tmp_path / "out")
+    assert list(report.quarantined.values()) == ["OSError: [Errno 5] Input/output error"]
+    assert same(opened(tmp_path / "out"), rest(plain, lost))
+
+
+def hidden(read, bad, path, **options):
+    if str(path) == bad:
+        raise OSError(5, "Input/output error")
+    return read(path, **options)
 
 
 def test_what_belongs_to_something_else_is_left_alone(home, tmp_path, monkeypatch):
@@ -463,9 +654,24 @@ def test_what_a_worker_raises_arrives(home, tmp_path, monkeypatch, trouble):
         raise raised
 
     counted(monkeypatch, fail)
+    read: list = []
+    monkeypatch.setattr(hats_parts, "_batches", lambda *given: read.append(given) or iter(()))
     with pytest.raises(kind, match=words):
         score(home, home / "sky", tmp_path / "out")
     assert len(parts(tmp_path / "out.partial")) == 5
+    assert bool(read) == (trouble == "a defect")  # nothing is looked for where the reason is known
+
+
+def test_troubles_of_arrow_are_troubles(home, monkeypatch):
+    def fail(*given):
+        raise pa.ArrowNotImplementedError("a page of an encoding to come")
+
+    path = parts(home / "sky" / "sky")[0]
+    for name in ("_batches", "_differing"):
+        monkeypatch.setattr(hats_parts, name, fail)
+    assert "encoding to come" in hats_parts.trouble(path, False, ["skew"])
+    found = hats_survey.paths_of(lsdb.open_catalog(home / "sky"), home / "sky" / "sky")
+    assert "encoding to come" in hats_parts.look(next(iter(found.values())), False).trouble
 
 
 def test_schedulers_that_cannot_be(home, tmp_path):

@@ -183,14 +183,11 @@ def book_of(model: Bundle, scores: Path) -> dict[str, Any]:
     Raises
     ------
     DataError
-        There is no score directory.
+        There is no score directory, or a catalogue in HATS format.
     MismatchError
         The scores are another model's.
     """
-    path = Path(scores) / "manifest.json"
-    if not path.exists():
-        raise DataError("no score directory", where=str(scores), fix="make one with astroad score")
-    book = files.read_sealed(path)
+    book = files.read_sealed(scorebook.manifest_of(scores))
     scorebook.check_identity(scores, book["identity"], model.identity(), "name the run that made them")
     return book
 

@@ -6,14 +6,18 @@ of it is; until then `OUT.partial` holds the partitions that are done, and the s
 
 from __future__ import annotations
 
+import errno
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from astroad_jax import files
 from astroad_jax.app import hats_book, hats_parts, hats_survey
-from astroad_jax.errors import AstroadError, StorageError
+from astroad_jax.errors import AstroadError, DataError, StorageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def score_hats(
@@ -32,8 +36,8 @@ def score_hats(
     catalog : path
         A catalogue of objects or sources, or a collection with one.
     out : path
-        The catalogue to be, on a file system that all workers see. Its columns are those of `score_partition`; its
-        properties ``astroad_*`` say which model made it of what.
+        The catalogue to be, on a file system that all workers see; a symbolic link is followed. Its columns are those of
+        `score_partition`; its properties ``astroad_*`` say which model made it of what.
     overrides : sequence of str
         ``key=value`` for what may change after training, such as ``data.id=objectId``. Positions are always those by
         which the catalogue is partitioned.
@@ -47,29 +51,33 @@ def score_hats(
     DataError
         No such catalogue, features of the model that it lacks, no column of ids, nothing in it that can be scored.
     MismatchError
-        The directory holds scores of another model or another catalogue, or the run changes meanwhile.
+        The directory holds scores of another model, catalogue or choice of columns, or the run changes meanwhile.
     BusyError
         Another process is writing there.
     CorruptError
-        Rows are missing in what was written.
+        Rows are missing in what was written, now or by an earlier call.
     """
-    out = Path(out).absolute()
+    out = Path(os.path.realpath(out))  # a directory cannot be renamed to the name of a link
+    if out.exists() and not out.is_dir():
+        raise DataError("a file is in the place of the scores", where=str(out), fix="choose another --out")
     with hats_survey.scheduler():
         survey = hats_survey.survey(files.canonical(run), files.canonical(catalog), overrides)
-        note = {"identity": survey.model.identity, "input": hats_survey.identity(survey)}
+        note = hats_book.note_of(survey)
         if out.exists() and any(out.iterdir()):
-            return hats_book.held(out, note)
+            return hats_book.held(survey, out, note)
         partial = out.with_name(f"{out.name}.partial")
         files.make_directory(partial, "scores")
         with files.lock(partial):
-            hats_book.claim(partial, note)
-            _write(survey, partial, note, progress)
-            report, sums = hats_book.reconcile(survey, partial)
+            book = hats_book.claim(partial, note)
+            if "report" not in book:
+                if not hats_parts.is_written(partial):
+                    _write(survey, partial, note, progress)
+                hats_parts.forget_marks(partial)
+                book = hats_book.close(survey, partial, note)
             hats_parts.forget_quarantined(partial)
-            files.write_sealed(partial / hats_book.NOTE, note | {"report": report._asdict(), "files": sums})
         partial.rename(out)
         files.fsync_dir(out.parent)
-    return report
+    return hats_book.report_of(book)
 
 
 def _write(survey: hats_survey.Survey, partial: Path, note: dict[str, Any], progress: bool) -> None:
@@ -80,13 +88,14 @@ def _write(survey: hats_survey.Survey, partial: Path, note: dict[str, Any], prog
             hats_parts.set_aside(partial, pixel, part.trouble)
     rows = {pixel: part.rows for pixel, part in survey.parts.items()}
     paths = hats_survey.paths_of(survey.catalog, partial)
-    left = [pixel for pixel, part in survey.parts.items() if part.rows]
+    left = [pixel for pixel, part in survey.parts.items() if part.rows and not part.trouble]
     while left:
         hats_parts.forget_unfinished(partial, rows, paths)
         try:
             return _to_hats(survey, left, partial, note, progress)
         except Exception as error:  # LSDB wraps what a partition raises
             _settle()
+            _raise_known(error)
             found = _unreadable(survey, [pixel for pixel in left if not hats_parts.is_done(partial, pixel)])
             if not found:
                 _raise(error)
@@ -132,19 +141,34 @@ def _settle() -> None:
         time.sleep(0.1)
 
 
-def _raise(error: BaseException) -> None:
-    """Raise what a worker raised, rather than what LSDB and Dask make of it."""
+def _raise_known(error: BaseException) -> None:
+    """Raise what a worker raised where that is not about its partition, rather than what LSDB and Dask make of it."""
     from distributed import KilledWorker
 
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, AstroadError):
             raise cause from None
         if isinstance(cause, KilledWorker):
             fix = "give each worker more memory: fewer --workers; the same command goes on"
             raise AstroadError("a worker was killed again and again", got=str(cause), fix=fix) from error
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            raise _not_written(cause) from error
+
+
+def _raise(error: BaseException) -> None:
+    """Raise what is not explained by any partition."""
+    for cause in _causes(error):
         if isinstance(cause, OSError):
-            fix = "see to the file system; the same command goes on"
-            raise StorageError("a worker could not write", got=str(cause), fix=fix) from error
-        cause = cause.__cause__
+            raise _not_written(cause) from error
     raise error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _not_written(error: OSError) -> StorageError:
+    fix = "see to the file system; the same command goes on"
+    return StorageError("a worker could not write", got=str(error), fix=fix)

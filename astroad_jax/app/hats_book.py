@@ -40,32 +40,74 @@ class Report(NamedTuple):
     lost: int
 
 
-def held(out: Path, note: dict[str, Any]) -> Report:
-    """The report of scores that are there already."""
+def note_of(survey: hats_survey.Survey) -> dict[str, Any]:
+    """What scores are of: model, catalogue, and what its columns were taken for."""
+    roles = {role: list(name) if isinstance(name, tuple) else name for role, name in survey.model.roles._asdict().items()}
+    return {"identity": survey.model.identity, "input": hats_survey.identity(survey), "columns": roles}
+
+
+def held(survey: hats_survey.Survey, out: Path, note: dict[str, Any]) -> Report:
+    """The report of scores that are there already, their files there and of as many rows.
+
+    Raises
+    ------
+    CorruptError
+        They are not.
+    """
     if not (out / NOTE).exists():
         fix = "choose another --out"
         raise DataError("this directory holds something else", where=str(out), expected="nothing yet", fix=fix)
     book = files.read_sealed(out / NOTE)
     _check(out, book, note)
+    report = report_of(book)
+    paths = [path for path in hats_survey.paths_of(survey.catalog, out).values() if path.exists()]
+    parts = hats_survey.work(hats_parts.look, [(path, False) for path in paths])
+    wrong = [f"{name} is missing" for name in book["files"] if not (out / name).is_file()]
+    wrong += [f"{path}: {part.trouble}" for path, part in zip(paths, parts) if part.trouble]
+    rows = sum(part.rows for part in parts)
+    if wrong or rows != report.rows:
+        got = "; ".join(wrong[:5]) or f"{rows} rows"
+        raise CorruptError("scores are damaged", where=str(out), expected=f"{report.rows} rows", got=got, fix=_anew(out))
+    return report
+
+
+def report_of(book: dict[str, Any]) -> Report:
+    """Report that a note holds."""
     counted = {key: {int(bit): value for bit, value in book["report"][key].items()} for key in ("flags", "names")}
     return Report(**book["report"] | counted)
 
 
-def claim(partial: Path, note: dict[str, Any]) -> None:
-    """Write down what the scores will be of, or compare with what an earlier call wrote."""
+def claim(partial: Path, note: dict[str, Any]) -> dict[str, Any]:
+    """Write down what the scores will be of, or compare with what an earlier call wrote; it may have come to the report."""
     if (partial / NOTE).exists():
-        return _check(partial, files.read_sealed(partial / NOTE), note)
+        book = files.read_sealed(partial / NOTE)
+        _check(partial, book, note)
+        return book
     strangers = [path.name for path in partial.iterdir() if path.name != ".lock"]
     if strangers:
         fix = "remove it, or choose another --out"
         raise DataError("this directory holds something else", where=str(partial), got=strangers[:5], fix=fix)
-    return files.write_sealed(partial / NOTE, note)
+    files.write_sealed(partial / NOTE, note)
+    return note
+
+
+def close(survey: hats_survey.Survey, partial: Path, note: dict[str, Any]) -> dict[str, Any]:
+    """Write down what the scores add up to, with the checksums of all files: workers have computed the partitions'."""
+    report, sums = reconcile(survey, partial)
+    passing = (partial / NOTE, partial / ".lock", *partial.glob(f"{hats_parts.QUARANTINE}/*"))
+    others = [path for path in sorted(partial.rglob("*")) if path.is_file() and path not in passing]
+    names = {path.relative_to(partial).as_posix(): path for path in others}
+    sums |= {name: files.sha256(path) for name, path in names.items() if name not in sums}
+    book = note | {"report": report._asdict(), "files": sums}
+    files.write_sealed(partial / NOTE, book)
+    return book
 
 
 def _check(directory: Path, held: dict[str, Any], note: dict[str, Any]) -> None:
     what, fix = "this directory holds scores of another ", "choose another --out, or remove the directory to score anew"
     check_same(f"{what}model", held["identity"], note["identity"], where=str(directory), fix=fix)
     check_same(f"{what}catalogue", held["input"], note["input"], where=str(directory), fix=fix)
+    check_same(f"{what}choice of columns", held["columns"], note["columns"], where=str(directory), fix=fix)
 
 
 def properties(survey: hats_survey.Survey, note: dict[str, Any]) -> dict[str, str]:
@@ -78,6 +120,7 @@ def properties(survey: hats_survey.Survey, note: dict[str, Any]) -> dict[str, st
         "astroad_identity": json.dumps(identity, sort_keys=True),
         "astroad_flags": json.dumps({str(bit): name for bit, name in survey.model.flags.items()}),
         "astroad_input": note["input"]["path"],
+        "astroad_id": note["columns"]["id"],
     }
 
 
@@ -130,9 +173,11 @@ def _check_list(partial: Path, paths: dict[Any, Any]) -> None:
 
 
 def _tallies(paths: dict[Any, Any]) -> tuple[hats_parts.Tally, ...]:
+    import pyarrow as pa
+
     try:
         return hats_survey.work(hats_parts.tally, [(path,) for path in paths.values()])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         what = "a partition of scores is damaged"
         raise CorruptError(what, got=str(error), fix="remove the unfinished catalogue and score again") from error
 

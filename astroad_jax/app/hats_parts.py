@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 QUARANTINE = "quarantined"  # of an unfinished catalogue: one note a partition
+DONE, HISTOGRAMS = "done", "hists"  # LSDB's own, of partitions that are written
 
 
 class Part(NamedTuple):
@@ -27,7 +28,7 @@ class Part(NamedTuple):
     stamp : str
         Sizes and times of change: another one means that the partition has changed.
     trouble : str
-        Why the footers cannot be read; empty where they can.
+        Why it cannot be scored: footers that cannot be read, columns of other types; empty where it can.
     """
 
     rows: int
@@ -45,32 +46,62 @@ class Tally(NamedTuple):
     sha256: str
 
 
-def look(path: Any, several: bool) -> Part:
-    """Count a partition's rows without reading them.
+def look(path: Any, several: bool, schema: Any = ()) -> Part:
+    """Count a partition's rows without reading them, and compare its columns with the catalogue's.
 
     Parameters
     ----------
     path : UPath
         A Parquet file, or a directory of them where a partition is `several` files.
+    schema : pyarrow.Schema
+        The columns that are read: LSDB makes up values of those that are absent, and casts what has another type.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    stamp = ""
     try:
         found = _files(path, several)
-        rows = sum(pq.read_metadata(file.path, filesystem=file.fs).num_rows for file in found)
-        stats = [file.stat() for file in found]
-    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-        return Part(0, "", f"{type(error).__name__}: {error}")
-    return Part(rows, "; ".join(f"{stat.st_size} bytes of {stat.st_mtime}" for stat in stats), "")
+        stamp = "; ".join(f"{stat.st_size} bytes of {stat.st_mtime}" for stat in (file.stat() for file in found))
+        heads = [pq.read_metadata(file.path, filesystem=file.fs) for file in found]
+        differing = [reason for head in heads for reason in _differing(head.schema.to_arrow_schema(), schema)]
+    except (OSError, ValueError, pa.ArrowException) as error:
+        return Part(0, stamp, f"{type(error).__name__}: {error}")
+    return Part(sum(head.num_rows for head in heads), stamp, "; ".join(differing))
+
+
+def _differing(held: Any, schema: Any) -> list[str]:
+    """What of the columns that are read is not in a file as the catalogue says."""
+    absent = [f"column {field.name!r} is not there" for field in schema if held.get_field_index(field.name) < 0]
+    both = [(field, held.field(field.name).type) for field in schema if held.get_field_index(field.name) >= 0]
+    return absent + [
+        f"column {field.name!r} is of {found}, in the catalogue of {field.type}"
+        for field, found in both
+        if not _fits(found, field.type)
+    ]
+
+
+def _fits(found: Any, wanted: Any) -> bool:
+    """Whether all values of one Arrow type are values of the other, too."""
+    from pyarrow import types
+
+    found, wanted = (kind.value_type if types.is_dictionary(kind) else kind for kind in (found, wanted))
+    for number in (types.is_signed_integer, types.is_unsigned_integer, types.is_floating):
+        if number(found) and number(wanted):
+            return found.bit_width <= wanted.bit_width
+    texts = [types.is_string(kind) or types.is_large_string(kind) for kind in (found, wanted)]
+    return found == wanted or types.is_null(found) or all(texts)
 
 
 def trouble(path: Any, several: bool, columns: Sequence[str]) -> str:
     """Why columns of a partition cannot be read, all pages' checksums compared; empty where they can."""
+    import pyarrow as pa
+
     try:
         for file in _files(path, several):
             for _ in _batches(file, columns):
                 pass
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -125,7 +156,7 @@ def tally(path: Any) -> Tally:
 
     Raises
     ------
-    OSError, ValueError
+    OSError, ValueError, pyarrow.ArrowException
         The file is damaged.
     """
     from astroad_jax.engine.partitions import rows_per_flag
@@ -144,7 +175,7 @@ def tally(path: Any) -> Tally:
 
 
 def forget_unfinished(partial: Path, rows: dict[Any, int], paths: dict[Any, Any]) -> None:
-    """Drop LSDB's marks of partitions that are not there to the last row; it resumes only where all its marks agree.
+    """Drop partitions that are not there to the last row, and LSDB's marks of them; it resumes only where all marks agree.
 
     A kill between two of its writes leaves marks that do not, and a partition set aside has marks but no file.
 
@@ -157,10 +188,21 @@ def forget_unfinished(partial: Path, rows: dict[Any, int], paths: dict[Any, Any]
     """
     for pixel, path in paths.items():
         marks = _marks(partial, pixel)
-        there = [mark for mark in marks if mark.exists()]
-        if there and (len(there) < len(marks) or look(path, several=False).rows != rows[pixel]):
-            for mark in there:
-                mark.unlink()
+        if not all(mark.exists() for mark in marks) or look(path, several=False).rows != rows[pixel]:
+            for file in (*marks, path):
+                file.unlink(missing_ok=True)
+
+
+def is_written(partial: Path) -> bool:
+    """Whether LSDB has come to its last write, and has nothing left but to remove its marks."""
+    first, last = partial / "hats.properties", partial / "properties"
+    return first.exists() and last.exists() and 0 < first.stat().st_size == last.stat().st_size
+
+
+def forget_marks(partial: Path) -> None:
+    """Drop all of LSDB's marks."""
+    for name in (DONE, HISTOGRAMS):
+        shutil.rmtree(partial / name, ignore_errors=True)
 
 
 def is_done(partial: Path, pixel: Any) -> bool:
@@ -170,4 +212,4 @@ def is_done(partial: Path, pixel: Any) -> bool:
 
 def _marks(partial: Path, pixel: Any) -> list[Path]:
     name = f"{pixel.order}_{pixel.pixel}"
-    return [partial / "done" / f"{name}_done", partial / "hists" / f"{name}_histogram.npz"]
+    return [partial / DONE / f"{name}_done", partial / HISTOGRAMS / f"{name}_histogram.npz"]

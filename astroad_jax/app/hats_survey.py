@@ -102,6 +102,8 @@ def _processes(workers: int) -> Iterator[Any]:
 
 def survey(run: str, path: str, overrides: Sequence[str]) -> Survey:
     """Open a catalogue, have a worker look at its columns, and count its rows."""
+    import pyarrow as pa
+
     whole = _open(path, "all")
     info = whole.hc_structure.catalog_info
     placed = [config.setting("data.ra", info.ra_column), config.setting("data.dec", info.dec_column)]
@@ -109,7 +111,8 @@ def survey(run: str, path: str, overrides: Sequence[str]) -> Survey:
     (model,) = work(describe, [(whole.meta, run, options["overrides"], path)])
     catalog, several = _open(path, list(model.columns)), info.npix_suffix == "/"
     paths = paths_of(catalog, whole.hc_structure.catalog_base_dir, info.npix_suffix)
-    parts = dict(zip(paths, work(hats_parts.look, [(part, several) for part in paths.values()])))
+    schema = pa.schema([whole.hc_structure.schema.field(name) for name in (*model.columns, info.healpix_column)])
+    parts = dict(zip(paths, work(hats_parts.look, [(part, several, schema) for part in paths.values()])))
     return Survey(catalog, model, parts, paths, several, options | {"roles": model.roles, "fingerprint": model.fingerprint})
 
 
@@ -169,7 +172,6 @@ def work(function: Callable[..., Any], arguments: Iterable[tuple]) -> tuple:
 
 
 def identity(found: Survey) -> dict[str, Any]:
-    """What names the input: where it is, and what its partitions are."""
-    parts = sorted([int(pixel.order), int(pixel.pixel), *part] for pixel, part in found.parts.items())
-    rows = sum(part.rows for part in found.parts.values())
-    return {"path": found.options["where"], "partitions": len(parts), "rows": rows, "stamp": files.seal(parts)}
+    """What names the input: where it is, and what its partitions are; trouble with reading one may be gone the next time."""
+    parts = sorted([int(pixel.order), int(pixel.pixel), part.stamp] for pixel, part in found.parts.items())
+    return {"path": found.options["where"], "partitions": len(parts), "stamp": files.seal(parts)}

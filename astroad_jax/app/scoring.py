@@ -17,12 +17,17 @@ import numpy as np
 from astroad_jax import data, files, preprocess
 from astroad_jax.app import estimate, raw
 from astroad_jax.app.bundle import READING, Bundle
-from astroad_jax.engine import catalog
+from astroad_jax.engine import catalog, scorebook
 from astroad_jax.engine.partitions import score_chunk
 from astroad_jax.errors import DataError
 
 DUPLICATE_ID = 16
-HOLDS = {"checkpoints": "a run", "explanation.json": "an explanation"}  # what is not for scores, by its own file
+# what is not for score files, by its own file
+HOLDS = {
+    "checkpoints": "a run",
+    "explanation.json": "an explanation",
+    scorebook.HATS: "a catalogue of scores in HATS format",
+}
 AT_ONCE = 2**26  # bytes of objects on their way to the scorer
 FLAG_NAMES = {**preprocess.FLAG_NAMES, DUPLICATE_ID: "id occurs more than once in its table", **catalog.FLAG_NAMES}
 log = logging.getLogger(__name__)
@@ -57,7 +62,7 @@ def score(
     Raises
     ------
     DataError
-        The directory is a run's, or an explanation's.
+        The directory is a run's, an explanation's, or a catalogue of scores in HATS format.
     """
     for name, what in HOLDS.items():
         if (Path(out) / name).exists():

@@ -16,8 +16,8 @@ def status(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``kind`` (``run`` or ``scores``), ``state`` (``working``, ``finished`` or ``stopped``), ``by`` (process and host,
-        where somebody works), and what is known of how far it is.
+        ``kind`` (``run``, ``scores`` or ``scores in HATS format``), ``state`` (``working``, ``finished`` or ``stopped``),
+        ``by`` (process and host, where somebody works), and what is known of how far it is.
 
     Raises
     ------
@@ -26,18 +26,37 @@ def status(path: Path) -> dict[str, Any]:
     CorruptError
         Its files are damaged.
     """
-    path = Path(path)
+    path = _begun(Path(path))
     owner = files.holder(path)
     by = {} if owner is None else {"by": f"process {owner['pid']} on {owner['host']}"}
     if (path / "config.toml").exists():
         return {"kind": "run", "state": _state(owner, (path / "manifest.json").exists()), **by, **_of_run(path)}
+    if (path / scorebook.HATS).exists():
+        return _of_hats(path, owner, by)
     if (path / "manifest.json").exists() or scorebook.notes(path):
         done = not scorebook.notes(path) and not progress.last_lines(path)
         return {"kind": "scores", "state": _state(owner, done), **by, **_of_scores(path)}
     if owner is not None:
         return {"kind": "unknown", "state": "working", **by}
-    expected = "a directory that astroad train or astroad score writes to"
+    expected = "a directory that astroad train, score or hats writes to"
     raise DataError("nothing was begun here", where=str(path), expected=expected, fix="name one")
+
+
+def _begun(path: Path) -> Path:
+    """Where ``astroad hats`` works until all is done."""
+    partial = path.with_name(f"{path.name}.partial") if path.name else path
+    return partial if (partial / scorebook.HATS).exists() and not path.exists() else path
+
+
+def _of_hats(path: Path, owner: Any, by: dict[str, str]) -> dict[str, Any]:
+    book = files.read_sealed(path / scorebook.HATS)
+    what = {"kind": "scores in HATS format", "state": _state(owner, "report" in book and path.suffix != ".partial"), **by}
+    if "report" in book:
+        report = book["report"]
+        return {**what, "rows": report["rows"], "null": report["null"], "quarantined": len(report["quarantined"])}
+    written = len(list(path.glob("dataset/Norder=*/Dir=*/Npix=*.parquet")))
+    aside = len(list(path.glob("quarantined/*.json")))
+    return {**what, "partitions": f"{written} of {book['input']['partitions']}", "quarantined": aside}
 
 
 def _state(owner: Any, done: bool) -> str:

@@ -32,10 +32,10 @@ def verify(path: Path) -> Verified:
         return _run(path)
     if (path / "load.py").exists():
         return _export(path)
-    if (path / "manifest.json").exists():
-        return _scores(path)
     if (path / hats_book.NOTE).exists():
         return _hats(path)
+    if (path / "manifest.json").exists():
+        return _scores(path)
     if (path / explained.BOOK).exists():
         return _explanation(path)
     raise DataError(
@@ -61,7 +61,8 @@ def _scores(path: Path) -> Verified:
         entries = files.read_sealed(path / "manifest.json")["partitions"]
     except AstroadError as error:
         return Verified("scores", 1, [str(error)])
-    return _compared(path, {f"{name}.parquet": entry["sha256"] for name, entry in entries.items()}, "*.parquet")
+    sums = {f"{name}.parquet": entry["sha256"] for name, entry in entries.items()}
+    return _compared(path, sums, "*.parquet", "the scoring command writes it anew")
 
 
 def _hats(path: Path) -> Verified:
@@ -71,15 +72,15 @@ def _hats(path: Path) -> Verified:
         return Verified("scores", 1, [str(error)])
     if "files" not in book:
         return Verified("unfinished scores", 1, [])
-    return _compared(path, book["files"], "dataset/Norder=*/**/*.parquet")
+    return _compared(path, book["files"], "dataset/Norder=*/**/*.parquet", "it is none of these scores")
 
 
-def _compared(path: Path, expected: dict[str, str], pattern: str) -> Verified:
-    """Files of scores, and what else is where they are."""
+def _compared(path: Path, expected: dict[str, str], pattern: str, remark: str) -> Verified:
+    """Files of scores, and what else is where they are: a remark is made on it."""
     differing = files.differing(path, expected)
     unknown = sorted({file.relative_to(path).as_posix() for file in path.glob(pattern)} - set(expected))
     problems = [f"{path / name}: {what}" for name, what in differing.items()]
-    problems += [f"{path / name}: not in the manifest (the scoring command writes it anew)" for name in unknown]
+    problems += [f"{path / name}: not in the manifest ({remark})" for name in unknown]
     return Verified("scores", len(expected) + 1, problems)
 
 

@@ -186,15 +186,13 @@ def read_scores(out: Path, columns: Sequence[str] | None = None) -> dict[str, np
     Raises
     ------
     DataError
-        There is no score directory here, nothing in it, or ids of different types.
+        There is no score directory here, or a catalogue in HATS format; nothing in it, or ids of different types.
     CorruptError
         A score file is missing or damaged.
     """
     import pyarrow as pa
 
-    path = Path(out) / "manifest.json"
-    if not path.exists():
-        raise DataError("no score directory", where=str(out), fix="make one with astroad score")
+    path = scorebook.manifest_of(out)
     tables = [_read_one(Path(out) / f"{name}.parquet", columns) for name in files.read_sealed(path)["partitions"]]
     if not tables:
         raise DataError("no input was scored", where=str(out), fix="astroad score says why it set them aside")

@@ -11,11 +11,29 @@ from typing import Any
 
 from astroad_jax import faults, files
 from astroad_jax.engine import processes
-from astroad_jax.errors import check_same
+from astroad_jax.errors import DataError, check_same
 
 SCHEMA = 1
 OWN_BOOKS = ".manifest.*.jsonl"
+HATS = "astroad.json"  # what ``astroad hats`` has instead of a manifest
 EMPTY: dict[str, dict[str, Any]] = {"partitions": {}, "quarantined": {}}
+
+
+def manifest_of(out: Path) -> Path:
+    """Path of the manifest of a score directory that is to be read.
+
+    Raises
+    ------
+    DataError
+        There is no score directory, or a catalogue of scores in HATS format.
+    """
+    out = Path(out)
+    if (out / HATS).exists():
+        fix = "open it with LSDB, or score its input with astroad score, which makes one"
+        raise DataError("this is a catalogue in HATS format, and no score directory", where=str(out), fix=fix)
+    if not (out / "manifest.json").exists():
+        raise DataError("no score directory", where=str(out), fix="make one with astroad score")
+    return out / "manifest.json"
 
 
 def open_book(out: Path, identity: dict[str, Any]) -> dict[str, Any]:
