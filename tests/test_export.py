@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -193,7 +194,8 @@ def check_scores(home: Path, name: str, way: str) -> None:
     for column, values in ours.items():
         absent = np.isnan(values)
         np.testing.assert_array_equal(theirs[column][~absent], values[~absent], err_msg=column)
-        assert (np.isnan(theirs[column][absent]) | (theirs[column][absent] == -1)).all(), column
+        whole = way == "exported" and theirs[column].dtype.kind in "iu"
+        assert (theirs[column][absent] == -1 if whole else np.isnan(theirs[column][absent])).all(), column
     assert theirs["flags"].dtype == np.uint32
     assert np.ptp(ours["score"][~np.isnan(ours["score"])]) > 0
 
@@ -218,6 +220,17 @@ def test_what_an_export_holds(exported, name):
     assert config.load(exported / name / "config.toml").score.slots == SLOTS
 
 
+def test_images_are_cropped_before_they_reach_the_function(exported, monkeypatch):
+    directory, model = exported / "conv_autoencoder", model_of("conv_autoencoder")
+    note = files.read_sealed(directory / "manifest.json")
+    assert (note["raw_shape"], note["window"]) == ([12, 12, 1], [[1, 11], [1, 11]])
+    assert "`window`" in (directory / "README.md").read_text()
+    function = stablehlo.deserialize(bytearray((directory / "scores.stablehlo").read_bytes()))
+    assert function.in_avals[-2].shape[1:] == (10, 10, 1)
+    monkeypatch.setattr(score, "LARGEST", 64 * 100)  # numbers in a call
+    assert lowering.rows(model) == {"cpu": 64, "cuda": 64, "tpu": 64}
+
+
 def test_exports_are_verified(exported):
     found = verifying.verify(exported / "vae-ivar")
     assert found == ("export", len(FILES), [])
@@ -237,15 +250,104 @@ def test_the_function_takes_any_number_of_objects(exported):
         np.testing.assert_array_equal(found["flags"], expected["flags"][:count])
 
 
-def test_an_export_checks_itself(exported, capsys):
-    main = runpy.run_path(str(exported / "vae" / "load.py"))["main"]
-    main([])
+@pytest.mark.parametrize("name", ["vae", "mcdsvdd"])
+def test_an_export_checks_itself(exported, capsys, name):
+    main = runpy.run_path(str(exported / name / "load.py"))["main"]
+    assert not main([])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(files.read_sealed(exported / "vae" / "manifest.json")["columns"])
+    assert len(lines) == len(files.read_sealed(exported / name / "manifest.json")["columns"])
     assert all("16 of 16 objects as at export" in line for line in lines)
-    main([str(exported / "vae.objects.npz"), str(exported / "vae.again.npz")])
-    with np.load(exported / "vae.again.npz") as again, np.load(exported / "vae.scores.npz") as first:
+    assert not main([str(exported / f"{name}.objects.npz"), str(exported / f"{name}.again.npz")])
+    with np.load(exported / f"{name}.again.npz") as again, np.load(exported / f"{name}.scores.npz") as first:
         np.testing.assert_array_equal(again["score"], first["score"])
+
+
+def test_a_check_that_finds_other_scores_fails(exported, tmp_path, capsys, monkeypatch):
+    copy = shutil.copytree(exported / "vae", tmp_path / "copy")
+    with np.load(copy / "check.npz") as kept:
+        held = dict(kept)
+    np.savez(copy / "check.npz", **held | {"p_value": held["p_value"] + 1e-9})
+    note = files.read_sealed(copy / "manifest.json")
+    files.write_sealed(
+        copy / "manifest.json", note | {"files": note["files"] | {"check.npz": files.sha256(copy / "check.npz")}}
+    )
+    monkeypatch.setattr(sys, "argv", ["load.py"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(copy / "load.py"), run_name="__main__")
+    assert ended.value.code == 1
+    off = [line for line in capsys.readouterr().out.splitlines() if "16 of 16" not in line]
+    assert [line.split()[0] for line in off] == ["p_value"]
+
+
+SPOILT = {  # words, what is in the file, what is said
+    "one": (["in.npz"], {"x": np.zeros(1)}, r"expected OBJECTS.npz SCORES.npz, or nothing, got 1"),
+    "three": (["in.npz", "out.npz", "more"], {"x": np.zeros(1)}, "got 3"),
+    "columns": (["in.npz", "out.npz"], {"f0": np.zeros(1), "f1": np.zeros(1)}, r"no array x, only \['f0', 'f1'\]: store"),
+    "npy": (["in.npz", "out.npz"], np.zeros(1), "cannot be read as an npz"),
+    "zip": (["in.npz", "out.npz"], b"PK\x03\x04" + b"0" * 50, "cannot be read as an npz"),
+    "empty": (["in.npz", "out.npz"], b"", "cannot be read as an npz"),
+    "absent": (["in.npz", "out.npz"], None, "cannot be read as an npz.*No such file"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_words_and_files_that_cannot_be_taken_are_said(exported, tmp_path, monkeypatch, name):
+    words, content, said = SPOILT[name]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["load.py", *words])
+    if isinstance(content, dict):
+        np.savez("in.npz", **content)
+    elif content is not None:
+        with open("in.npz", "wb") as stream:
+            stream.write(content) if isinstance(content, bytes) else np.save(stream, content)
+    with pytest.raises(SystemExit, match=f"error: .*{said}"):
+        runpy.run_path(str(exported / "vae" / "load.py"), run_name="__main__")
+    assert not Path("out.npz").exists()
+
+
+@pytest.fixture(scope="module")
+def score_them(exported):
+    """Scores that rest on random numbers, which belong to the id."""
+    return runpy.run_path(str(exported / "vae" / "load.py"))["load"]()
+
+
+def test_what_is_masked_is_missing(score_them):
+    x, ids = objects("vae")
+    x, ids = x[4:], ids[4:]
+    hidden = np.zeros(x.shape, bool)
+    hidden[1, 0] = hidden[2] = True
+    found = score_them(np.ma.masked_array(np.where(hidden, -999, x), hidden), ids)
+    expected = score_them(np.where(hidden, np.nan, x).astype(np.float32), ids)
+    assert (found["flags"] & 7)[:4].tolist() == [0, 1, 5, 0]
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+    assert score_them(np.ma.masked_array(np.full(x.shape, 1), hidden), ids)["flags"][1] & 1  # integers have no NaN
+
+
+def test_ids_draw_the_same_however_they_are_stored(score_them):
+    x, ids = objects("vae")
+    by_text, by_number = score_them(x, ids)["score"], score_them(x, np.arange(len(x)))["score"]
+    sound = ~np.isnan(by_text)
+    assert (by_text != by_number)[sound].all()  # or ids would show nothing here
+    for same in (ids.tolist(), np.char.encode(ids, "utf-8"), np.ma.masked_array(np.char.encode(ids, "utf-8"))):
+        np.testing.assert_array_equal(score_them(x, same)["score"], by_text)
+    for same in (list(range(len(x))), np.arange(len(x), dtype=">u2"), np.ma.masked_array(np.arange(len(x)))):
+        np.testing.assert_array_equal(score_them(x, same)["score"], by_number)
+
+
+@pytest.mark.parametrize(
+    ("ids", "got"),
+    [
+        (np.arange(3).astype(object), "got object"),
+        (np.array(["a", "b", "c"], object), "got object"),
+        (np.arange(3.0), "got float64"),
+        (np.zeros(3, bool), "got bool"),
+        (np.ma.masked_array([1, 2, 3], [0, 1, 0]), "none of them masked, got int64"),
+    ],
+)
+def test_ids_that_are_neither_integers_nor_strings_are_refused(score_them, ids, got):
+    with pytest.raises(ValueError, match=rf"ids must be integers or strings, .*{got}: .*convert them with \.astype"):
+        score_them(np.zeros((3, toy.WIDTH)), ids)
 
 
 def damaged(path: Path, how: str) -> None:
@@ -302,7 +404,7 @@ def test_a_manifest_that_reaches_out_of_its_directory_is_refused(exported, tmp_p
 def test_what_an_export_cannot_do_is_said(exported):
     tools = runpy.run_path(str(exported / "autoencoder" / "load.py"))
     note = tools["read_manifest"](exported / "autoencoder")
-    with pytest.raises(ValueError, match="for tpu, and JAX runs on cpu"):
+    with pytest.raises(ValueError, match="for tpu, and JAX runs on cpu here: set JAX_PLATFORMS"):
         tools["compiled"](exported / "autoencoder", {**note, "rows": {"tpu": 1}})
     with pytest.warns(UserWarning, match="xla_gone"):
         tools["compiled"](exported / "autoencoder", {**note, "compiler_options": {"cpu": {"xla_gone": "1"}}})
@@ -310,9 +412,10 @@ def test_what_an_export_cannot_do_is_said(exported):
     for x, ids in (
         (np.zeros((2, 3)), [1, 2]),
         (np.zeros((2, toy.WIDTH)), [1]),
+        (np.zeros((2, toy.WIDTH)), np.zeros((2, 1), int)),
         (np.zeros((0, toy.WIDTH)), np.zeros(0, int)),
     ):
-        with pytest.raises(ValueError, match="expected objects"):
+        with pytest.raises(ValueError, match="expected objects .*: bring them"):
             score_them(x, ids)
 
 
@@ -389,6 +492,26 @@ def test_an_export_of_another_scaling_is_not_left_behind(model, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+def test_a_score_that_is_no_null_is_not_taken_for_one():
+    """-1 stands for null among integers alone."""
+    due = {"score": np.array([np.nan, 1]), "nearest_class": np.array([np.nan, 2])}
+    given = {"score": np.array([np.nan, 1]), "nearest_class": np.array([-1, 2])}
+    assert not exporting.differences(given, due)
+    (problem,) = exporting.differences(given | {"score": np.array([-1.0, 1])}, due)
+    assert "score of 1 of 2 objects" in problem
+    (problem,) = exporting.differences(given | {"nearest_class": np.array([0, 2])}, due)
+    assert "nearest_class of 1 of 2 objects" in problem
+
+
+def test_objects_that_got_no_row_are_not_passed_over(model, tmp_path, monkeypatch):
+    whole = catalog.read_scores
+    monkeypatch.setattr(catalog, "read_scores", lambda path: {name: values[1:] for name, values in whole(path).items()})
+    with pytest.raises(ExportError, match="were not scored") as error:
+        exporting.write(model, tmp_path / "out")
+    assert "513 rows" in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_there_is_not_written_over(model, tmp_path):
     (tmp_path / "other").write_text("")
     with pytest.raises(DataError, match="holds other things"):
@@ -407,12 +530,21 @@ def test_what_is_an_export(exported, tmp_path):
     assert not exporting.is_export(tmp_path)
 
 
+def loading(asked: list, model: bundle.Bundle, run: Path, overrides: list[str]) -> bundle.Bundle:
+    asked.append((run, overrides))
+    return model
+
+
 def test_the_verb(model, tmp_path, monkeypatch):
-    """On a model without training; the README's own command has a run's. An earlier export is replaced."""
+    """On a model without training; the README's own command has a run's. An earlier export is replaced.
+
+    What the run's own tables called their columns has no say in the objects that it is tried on.
+    """
     asked = []
-    monkeypatch.setattr(bundle, "load", lambda run, overrides: asked.append((run, overrides)) or model)
     words = ("export", tmp_path / "run", "--out", tmp_path / "model", "--set", "score.slots=4")
-    for _ in range(2):
+    for columns in ({"ignore": ("object_id",)}, {"id": "star", "ra": "f0", "dec": "f1", "label": "f2"}):
+        settings = model.settings.model_copy(update={"data": config.Data(**columns)})
+        monkeypatch.setattr(bundle, "load", partial(loading, asked, model._replace(settings=settings)))
         ended = runs.astroad(*words)
         assert ended.code == 0, ended
         assert "checked 514 objects" in ended.out

@@ -27,6 +27,9 @@ SEARCH = """
 PREPARED = """
 - `prepare.py`: what NumPy does to `x`, and the flags that it finds, with the arrays in `scaler.npz`; the functions take
   what it gives."""
+CROPPED = """
+- The functions take those pixels of an image alone that the scaling looks at: `window` in the manifest has the first
+  and the end of their rows, and of their columns, which `load.py` cuts out."""
 
 README = """# {method}: anomaly scores
 
@@ -71,9 +74,9 @@ of {calibration} held-out inliers and the object itself, the share with a score 
 Where it was exported (JAX {jax}, {platform}), every column of {trials} objects, broken ones among them, was bit for
 bit that of `astroad score`, many at once and one alone. The last bits of a score depend on how many rows go through
 the compiled function together, so `load.py` always sends the same number ({rows}), repeating objects where there are
-fewer{options}. Another kind of device rounds otherwise, here as there: `python load.py` says by how much. JAX
-promises that versions up to six months younger than the one above read these files; for others, export the model
-again from its run.
+fewer{options}. Another kind of device rounds otherwise, here as there: `python load.py` says by how much, and
+exits with 1 where anything differs. JAX promises that versions up to six months younger than the one above read these
+files; for others, export the model again from its run.
 """
 
 
@@ -87,6 +90,7 @@ def manifest(model: Bundle) -> dict[str, Any]:
         "features": list(schema.features),
         "units": list(schema.units),
         "raw_shape": list(schema.raw_shape),
+        "window": _window(model.scaler),
         "shape": list(schema.shape),
         "classes": list(schema.classes),
         "flags": _flags(model.scaler),
@@ -94,6 +98,15 @@ def manifest(model: Bundle) -> dict[str, Any]:
         "rows": lowering.rows(model),
         "compiler_options": lowering.compiler_options(model),
     }
+
+
+def _window(scaler: preprocess.Scaler) -> list[list[int]]:
+    """First and end of the rows and columns that `raw.prepare` takes of an image; none where it takes all of an object."""
+    frame = scaler.frame
+    if frame is None or not frame.crop:
+        return []
+    firsts = [(side - frame.crop) // 2 for side in (frame.height, frame.width)]
+    return [[first, first + frame.crop] for first in firsts]
 
 
 def _flags(scaler: preprocess.Scaler) -> dict[str, str]:
@@ -126,7 +139,7 @@ def readme(model: Bundle, note: dict[str, Any], trials: int) -> str:
         flags="\n".join(_flag_lines(note)),
         functions=(ONE_PASS if "scores" in note["functions"] else SEARCH).format(platforms=", ".join(note["rows"])),
         platform=lowering.platform(),
-        prepared="" if raw.on_device(model.scaler) else PREPARED,
+        prepared=PREPARED if not raw.on_device(model.scaler) else CROPPED if note["window"] else "",
         trials=trials,
         rows=", ".join(f"{count} on {name}" for name, count in note["rows"].items()),
         options=options,

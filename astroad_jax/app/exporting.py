@@ -32,7 +32,7 @@ from astroad_jax.preprocess import samples
 from astroad_jax.types import Search
 
 KEPT = 16  # objects in check.npz
-SEARCHED = 8  # objects that a search is tried on: each call takes as long as all its slots
+MORE = 8  # objects more than slots that a search is tried on, so that slots are filled again
 Arrays = dict[str, np.ndarray]
 
 
@@ -126,8 +126,8 @@ def _write_functions(model: bundle.Bundle, tmp: Path) -> dict[str, list[str]]:
 
 
 def _count(model: bundle.Bundle) -> int:
-    """Objects to try: one more than a call takes, or few where each costs a search."""
-    return SEARCHED if isinstance(model.method.score, Search) else lowering.rows(model)[lowering.platform()] + 1
+    """Objects to try: more than a call takes, the broken ones among them."""
+    return lowering.rows(model)[lowering.platform()] + (MORE if isinstance(model.method.score, Search) else 1)
 
 
 class _Trial(NamedTuple):
@@ -140,9 +140,7 @@ class _Trial(NamedTuple):
 
 def _trials(model: bundle.Bundle, progress: bool) -> list[_Trial]:
     """Many objects in one table, and one of them alone; scored by ``astroad score``, as its files read back."""
-    settings = model.settings
-    least = settings.score.model_copy(update={"batch_size": 1})  # scores do not depend on it; larger ones only compile more
-    model = model._replace(settings=settings.model_copy(update={"score": least}))
+    model = model._replace(settings=_for_trials(model))
     x = samples.draw(model.scaler, model.schema.raw_shape, _count(model), broken=True)
     parts = [(x, np.arange(len(x)) + 2**60 + 1), (x[:1], np.array([-7]))]
     sources = [data.memory(f"part_{place}", _columns(model, *part)) for place, part in enumerate(parts)]
@@ -156,7 +154,25 @@ def _trials(model: bundle.Bundle, progress: bool) -> list[_Trial]:
         raise ExportError("this model gives no object a score", got=f"{len(table['score'])} null scores", fix=fix)
     columns = {name: values for name, values in table.items() if name != "object_id"}
     where = [np.isin(table["object_id"], ids) for _, ids in parts]
+    for (_, ids), rows in zip(parts, where):
+        if rows.sum() != len(ids):
+            raise ExportError(
+                "objects to try the export on were not scored", expected=f"{len(ids)} rows", got=int(rows.sum())
+            )
     return [_Trial(*part, {name: columns[name][rows] for name in columns}) for part, rows in zip(parts, where)]
+
+
+def _for_trials(model: bundle.Bundle) -> config.Run:
+    """Settings by which the trials' tables are read, whatever the run's tables call their columns."""
+    settings = model.settings
+    columns = {"id": _id_column(model), "ra": "", "dec": "", "label": ""}
+    least = settings.score.model_copy(update={"batch_size": 1})  # scores do not depend on it; larger ones only compile more
+    return settings.model_copy(update={"data": settings.data.model_copy(update=columns), "score": least})
+
+
+def _id_column(model: bundle.Bundle) -> str:
+    """A name that no feature has."""
+    return max(model.schema.features, key=len) + "_id"
 
 
 def _columns(model: bundle.Bundle, x: np.ndarray, ids: np.ndarray) -> Arrays:
@@ -164,7 +180,7 @@ def _columns(model: bundle.Bundle, x: np.ndarray, ids: np.ndarray) -> Arrays:
     names = model.schema.features
     flat = len(x.shape) == 2 and len(names) == x.shape[1]
     named = {name: x[:, place] for place, name in enumerate(names)} if flat else {names[0]: x}
-    return {model.settings.data.id or "object_id": ids, **named}
+    return {_id_column(model): ids, **named}
 
 
 def _write_check(tmp: Path, trial: _Trial) -> None:
@@ -189,9 +205,14 @@ def differences(found: Arrays, expected: Arrays) -> list[str]:
         return [f"columns {', '.join(sorted(found))} instead of {', '.join(sorted(expected))}"]
     problems = []
     for name, values in expected.items():
-        absent, lost = np.isnan(values), np.isnan(found[name])
-        same = np.where(absent, lost | (found[name] == -1), found[name] == values)
+        absent, lost = np.isnan(values), _absent(found[name])
+        same = np.where(absent, lost, found[name] == values)
         if not same.all():
             apart = np.abs(found[name].astype(np.float64) - values)[~absent & ~lost]
             problems.append(f"{name} of {int((~same).sum())} of {len(same)} objects, by {apart.max(initial=0):.2g} at most")
     return problems
+
+
+def _absent(values: np.ndarray) -> np.ndarray:
+    """Where load.py gives no value."""
+    return values == -1 if values.dtype.kind in "iu" else np.isnan(values)

@@ -1,14 +1,15 @@
 """A model as StableHLO: from weights, objects as they were read, and id bits, to scores and flags.
 
-The functions are those of `raw.with_scaling`, so that the preprocessing is in them; only of spectra it is not, which the
-host scales. They take any number of objects (a symbolic dimension) and serve every platform in `PLATFORMS`. They give the
-bits of `engine` where they are called with as many rows and compiled with the same options. To that end a search comes in
-the same three programs as there, and the key is an argument as there: XLA rounds otherwise where programs are one, or where
-it knows the key.
+The functions are those of `raw.with_scaling`, so that the preprocessing is in them, but for what `raw.prepare` does: the
+host crops images and scales spectra. They take any number of objects (a symbolic dimension) and serve every platform in
+`PLATFORMS`. They give the bits of `engine` where they are called with as many rows and compiled with the same options. To
+that end a search comes in the same three programs as there, and the key is an argument as there: XLA rounds otherwise where
+programs are one, or where it knows the key.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ class Lowered(NamedTuple):
 
 
 def lower(model: Bundle) -> Lowered:
-    """The scores of objects ``x (n, ...)`` float32 with id bits ``(n, 2)`` uint32.
+    """The scores of objects ``x (n, ...)`` float32, as `raw.prepare` gives them, with id bits ``(n, 2)`` uint32.
 
     ``scores``: ``(weights, x, bits) -> dict of (n,)``, or of a search
 
@@ -80,7 +81,7 @@ def _whole(model: Bundle) -> tuple[Method, State]:
     """What scores objects here, and its state."""
     if not raw.on_device(model.scaler):
         return model.method, model.state
-    return raw.with_scaling(model.method, model.scaler), raw.Scaled(model.state, model.scaler.params)
+    return raw.with_scaling(model.method, raw.of_prepared(model.scaler)), raw.Scaled(model.state, model.scaler.params)
 
 
 def _key(model: Bundle) -> np.ndarray:
@@ -90,7 +91,12 @@ def _key(model: Bundle) -> np.ndarray:
 def _objects(model: Bundle) -> list[jax.ShapeDtypeStruct]:
     """Any number of objects, and their id bits."""
     n = export.symbolic_shape("n")
-    return [jax.ShapeDtypeStruct((*n, *model.schema.raw_shape), np.float32), jax.ShapeDtypeStruct((*n, 2), np.uint32)]
+    return [jax.ShapeDtypeStruct((*n, *_shape(model)), np.float32), jax.ShapeDtypeStruct((*n, 2), np.uint32)]
+
+
+def _shape(model: Bundle) -> tuple[int, ...]:
+    """Of an object as `raw.prepare` gives it."""
+    return raw.prepared_shape(model.scaler, model.schema.raw_shape)
 
 
 def _one_pass(method: Method, opened: Opened, leaves: list[np.ndarray], rows: list[Any]) -> Parts:
@@ -145,7 +151,7 @@ def rows(model: Bundle) -> dict[str, int]:
     if isinstance(model.method.score, Search):
         slots = model.settings.score.slots
         return {name: slots or search.default_slots(name) for name in PLATFORMS}
-    return {name: score.reference_rows(name) for name in PLATFORMS}
+    return {name: score.reference_rows(name, math.prod(_shape(model))) for name in PLATFORMS}
 
 
 def compiler_options(model: Bundle) -> dict[str, dict[str, str]]:

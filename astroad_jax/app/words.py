@@ -71,7 +71,7 @@ def number(value: Any) -> str:
 def exported(made: Any) -> None:
     """Print what was exported, and what it is good for."""
     print(f"export  {made.path}, {made.size / 2**20:.1f} MiB")
-    print(f"checked {made.objects} objects: scores, p-values and flags are those of astroad score, bit for bit")
+    print(f"checked {made.objects} objects: scores, p-values and flags are those of astroad score here, bit for bit")
     print(f"use     python {made.path / 'load.py'} OBJECTS.npz SCORES.npz")
 
 

@@ -1,6 +1,6 @@
 """Score objects with the model in this directory. Needs jax and numpy, and nothing of the package that made it.
 
-    python load.py                          check the files, and that the scores made at export come out again
+    python load.py                          check the files, and that the scores made at export come out again (else: exit 1)
     python load.py objects.npz scores.npz   score x (N, ...), with id (N,) and flags (N,) where there are any
 
     from load import load
@@ -15,12 +15,10 @@ import json
 import runpy
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 
-import jax
+import jax.export
 import numpy as np
-from jax import export
 
 BAD_SCORE, BAD_COMPONENT = 32, 128  # flags
 
@@ -28,28 +26,32 @@ BAD_SCORE, BAD_COMPONENT = 32, 128  # flags
 def load(directory=Path(__file__).parent):
     """Check the files, and return ``score(x, ids, flags=0) -> dict of (N,) arrays``.
 
-    x : (N, ...) objects as they were read, in the shape that README.md says. ids : (N,) integers or strings: what is
-    random in a score belongs to the id. flags : (N,) uint32, what is known to be wrong with the objects already.
-    Returned are ``score``, its components, ``p_value`` and ``flags``; NaN (-1 among integers) where there is no value.
+    x : (N, ...) objects as they were read, in the shape that README.md says; what is masked is missing, as NaN is.
+    ids : (N,) integers or strings, to which belongs what is random in a score. flags : (N,) uint32, what is known to be
+    wrong already. Returned are ``score``, its components, ``p_value``, ``flags``; NaN (-1 among integers) for no value.
     """
     directory = Path(directory)
     note = read_manifest(directory)
     weights, calibration = (read_arrays(directory / f"{name}.npz") for name in ("weights", "calibration"))
     (run, rows), prepare = compiled(directory, note), preparation(directory, note)
+    window = (slice(None), *(slice(*ends) for ends in note["window"]))
     weights = jax.device_put([weights[name] for name in note["weights"]])
 
     def block(x, bits):
         """At most `rows` objects; always as many go through the function, for its bits depend on their number."""
         with np.errstate(over="ignore", invalid="ignore"):
-            x, flags = prepare(np.ascontiguousarray(x, np.float32))
+            x = x[window].astype(np.float64 if x.dtype.kind in "iu" else np.float32)  # so astroad_jax rounds whole numbers
+            x, flags = prepare(np.ascontiguousarray(np.ma.filled(x.astype(np.float32), np.nan)))
         whole = np.arange(rows) % len(x)
         out = {name: np.asarray(values)[: len(x)] for name, values in run(weights, x[whole], bits[whole]).items()}
         return out | {"flags": out.get("flags", 0) | flags}
 
     def score(x, ids, flags=0):
-        x, bits = np.asarray(x), id_bits(ids)
-        if x.shape[1:] != tuple(note["raw_shape"]) or len(bits) != len(x) or not len(x):
-            raise ValueError(f"expected objects (N, *{note['raw_shape']}) and N ids, got {x.shape} and {len(bits)} ids")
+        x, ids = np.asanyarray(x), np.asanyarray(ids)
+        if not x.size or x.shape[1:] != tuple(note["raw_shape"]) or ids.shape != x.shape[:1]:
+            wanted = f"expected objects (N, *{note['raw_shape']}), one or more, and ids (N,)"
+            raise ValueError(f"{wanted}, got {x.shape} and {ids.shape}: bring them to that shape (see README.md)")
+        bits = id_bits(ids)
         parts = [block(x[start : start + rows], bits[start : start + rows]) for start in range(0, len(x), rows)]
         out = {name: np.concatenate([part[name] for part in parts]) for name in ("score", *parts[0])}
         out["p_value"] = p_values(out["score"], calibration["score"])
@@ -64,7 +66,8 @@ def preparation(directory, note):
     if "prepare.py" not in note["files"]:
         return lambda x: (x, np.zeros(len(x), np.uint32))
     prepare = runpy.run_path(str(directory / "prepare.py"))["prepare"]  # what was hashed: an import might take a cache
-    return partial(prepare, read_arrays(directory / "scaler.npz"), note["null_flags"])
+    fitted = read_arrays(directory / "scaler.npz")
+    return lambda x: prepare(fitted, note["null_flags"], x)
 
 
 def read_manifest(directory):
@@ -88,15 +91,18 @@ def read_manifest(directory):
 
 def read_arrays(path):
     """Every array of an npz."""
-    with np.load(path, allow_pickle=False) as held:
-        return {name: held[name] for name in held.files}
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+    except Exception as error:  # what is no npz, or a damaged one, fails in many ways
+        raise ValueError(f"{path} cannot be read as an npz of arrays ({error}): write one by numpy.savez") from error
 
 
 def compiled(directory, note):
     """``(weights, x, bits) -> columns`` for this machine's device, and how many rows it takes."""
     platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     if platform not in note["rows"]:
-        raise ValueError(f"this export is for {', '.join(note['rows'])}, and JAX runs on {platform} here")
+        raise ValueError(f"this export is for {', '.join(note['rows'])}, and JAX runs on {platform} here: set JAX_PLATFORMS")
     rows, options = note["rows"][platform], known_options(note["compiler_options"].get(platform))
     held = {name: read_function(directory / f"{name}.stablehlo", note) for name in note["functions"]}
     run = {name: jax.jit(function.call, compiler_options=options) for name, function in held.items()}
@@ -116,7 +122,7 @@ def compiled(directory, note):
 def read_function(path, note):
     """A function that `jax.export` has serialized."""
     try:
-        return export.deserialize(bytearray(path.read_bytes()))
+        return jax.export.deserialize(bytearray(path.read_bytes()))
     except Exception as error:
         made = note["versions"]["jax"]
         raise ValueError(f"JAX {jax.__version__} cannot read what JAX {made} exported: export the model again") from error
@@ -134,7 +140,10 @@ def known_options(options):
 
 def id_bits(ids):
     """(N, 2) uint32: the 64 bits of integers, a hash of strings."""
-    ids = np.asarray(ids)
+    if ids.dtype.kind not in "iuUS" or np.ma.is_masked(ids):
+        fix = "fill what is masked, and convert them with .astype(np.int64) or .astype(str)"
+        raise ValueError(f"ids must be integers or strings, none of them masked, got {ids.dtype}: {fix}")
+    ids = np.char.decode(ids, "utf-8") if ids.dtype.kind == "S" else ids
     if ids.dtype.kind in "iu":
         return np.ascontiguousarray(ids.astype("<i8")).view("<u4").reshape(-1, 2)
     digests = [hashlib.blake2b(str(value).encode(), digest_size=8).digest() for value in ids.tolist()]
@@ -162,23 +171,28 @@ def nulled(out, null_flags):
 
 
 def main(words):
-    """See the head of this file."""
-    score = load()
+    """See the head of this file; whether anything differs from what it was at export."""
+    if len(words) not in (0, 2):
+        raise ValueError(f"expected OBJECTS.npz SCORES.npz, or nothing, got {len(words)} words: {' '.join(words)}")
     if words:
         held = read_arrays(words[0])
-        np.savez(words[1], **score(held["x"], held.get("id", np.arange(len(held["x"]))), held.get("flags", 0)))
-        return
+        if "x" not in held:
+            raise ValueError(f"{words[0]} has no array x, only {list(held)}: store all objects as x (see README.md)")
+        np.savez(words[1], **load()(held["x"], held.get("id", np.arange(len(held["x"]))), held.get("flags", 0)))
+        return False
+    score, differs = load(), False
     held = read_arrays(Path(__file__).parent / "check.npz")
-    found = score(held["x"], held["id"])
-    for name, values in found.items():
-        absent = np.isnan(held[name])
-        same = np.where(absent, np.isnan(values) | (values == -1), values == held[name])
+    for name, values in score(held["x"], held["id"]).items():
+        absent, lost = np.isnan(held[name]), values == -1 if values.dtype.kind in "iu" else np.isnan(values)
+        same = np.where(absent, lost, values == held[name])
         apart = np.abs(values.astype(np.float64) - held[name])[~absent]
         print(f"{name:20s} {same.sum()} of {len(same)} objects as at export, largest difference {apart.max(initial=0):.3g}")
+        differs |= not same.all()
+    return differs
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        sys.exit(main(sys.argv[1:]))
     except (OSError, ValueError) as problem:
         sys.exit(f"error: {problem}")
