@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from astroad_jax import config, data
-from astroad_jax.app import bundle, evaluation, inspection, launch, quickstart, scoring, split, streaming, training
+from astroad_jax.app import bundle, evaluation, inspection, known, launch, quickstart, scoring, split, streaming, training
 from astroad_jax.data import mock
 from astroad_jax.engine import catalog
 from astroad_jax.errors import ConfigError, DataError, MismatchError
@@ -147,15 +147,18 @@ def test_validation_rows_are_kept_apart(tmp_path, options):
     scoring.score(model, [path], tmp_path / "scores")
     table = catalog.read_scores(tmp_path / "scores")
     seen = evaluation._seen(model, tmp_path / "run", tmp_path / "scores", table)
+    trained = np.concatenate([rows.ids for rows in known.training_rows(model, tmp_path / "run", parts, str(path))])
     if "data.stream=true" in options:
         expected = split.hash_parts(columns["object_id"], columns["label"], chosen)
         assert 0.1 < (expected == split.VALIDATION).mean() < 0.3
         np.testing.assert_array_equal(seen, expected != split.TEST)
+        np.testing.assert_array_equal(trained, columns["object_id"][expected == split.TRAIN])
         return
     sizes = {name: len(parts[name]) for name in ("train", "validation", "calibration", "test")}
     assert sum(sizes.values()) == runs.ROWS == len(np.unique(np.concatenate([parts[name] for name in sizes])))
     assert sizes["validation"] == pytest.approx(0.25 * (sizes["train"] + sizes["validation"]), abs=1)
     np.testing.assert_array_equal(np.sort(table["object_id"][~seen]), np.sort(parts["test"]))
+    np.testing.assert_array_equal(trained, parts["train"])
 
 
 @pytest.mark.parametrize("options", [[], ["data.stream=true"]])

@@ -5,7 +5,8 @@
     RUN/model.json         feature names, object shape, class names, sizes, method
     RUN/preprocess.npz     fitted scaler
     RUN/calibration.npz    scores of held-out inliers
-    RUN/split.npz          the training table, and ids of the rows that trained, calibrated and were held out
+    RUN/split.npz          the training table, a checksum of the rows that trained, and ids of these, of those that
+                           calibrated and of those held out
     RUN/manifest.json      SHA-256 of all these and of the run's other files, written last
 """
 

@@ -12,6 +12,7 @@ import numpy as np
 from astroad_jax import config, data, files, preprocess
 from astroad_jax.analysis import explain
 from astroad_jax.app.bundle import Bundle, load_arrays
+from astroad_jax.app.checksum import Checksum
 from astroad_jax.app.split import TRAIN, class_index, hash_parts
 from astroad_jax.app.streaming import Reservoir
 from astroad_jax.engine.score import make_embedder
@@ -97,8 +98,8 @@ def survey(
     most = min(MOST, max(LEAST, AT_ONCE // (4 * math.prod(model.schema.shape) * classes)))
     seed = model.settings.train.seed
     some, each = Reservoir(sample, seed, USE), [Reservoir(most, seed, USE + 1 + c) for c in range(classes)]
-    comparable = (wanted.paths == files.canonical(str(parts["table"]))) | (not parts["numbered"])
-    near = _nearest(model, wanted, comparable, neighbours)
+    comparable = np.isin(wanted.paths, [files.canonical(each) for each in (path, str(parts["table"]))])
+    near = _nearest(model, wanted, comparable | (not parts["numbered"]), neighbours)
     held, rows = explain.no_neighbours(len(wanted.ids), 0, wanted.ids, None), 0
     for part in training_rows(model, run, parts, path):
         held = near(part, held if rows else None) if neighbours else held
@@ -158,22 +159,21 @@ def training_rows(model: Bundle, run: Path, parts: dict[str, np.ndarray], path: 
     settings = config.load(Path(run) / "config.toml")  # as it was trained, whatever is overridden for new tables
     source = _open(settings, path)
     roles = data.find_roles(source, settings.data.model_copy(update={"features": model.schema.features}))
-    member_of, found = _membership(parts, settings), 0
+    member_of, seen = _membership(parts, settings), Checksum()
     for table in data.stream_tables(source, roles):
         _check_shape(model, table, path)
         labels = table.label if table.label is not None else np.full(len(table.ids), "", "U1")
         member = member_of(table.ids, labels) & ~preprocess.excluded(table.flags)
-        found += int(member.sum())
+        seen.add(table.ids, labels, table.x, np.flatnonzero(member))
         if not member.any():
             continue
         x, flags = preprocess.apply(model.scaler, table.x[member])
         usable = ~preprocess.unusable(model.scaler, flags)
         rows = np.flatnonzero(member)[usable]
         yield Rows(np.asarray(x)[usable], table.ids[rows], class_index(labels[rows], model.schema.classes))
-    expected = len(parts["train"]) if "train" in parts else None
-    if not found or expected not in (None, found):
-        wanted = f"the {expected} rows that trained the model" if expected else "rows that trained the model"
-        raise DataError("this is not the table that trained the model", where=path, expected=wanted, got=found, fix=OTHER)
+    if str(seen) != str(parts["checksum"]):
+        expected, got = str(parts["checksum"]), str(seen)
+        raise DataError("this is not the table that trained the model", where=path, expected=expected, got=got, fix=OTHER)
 
 
 def _open(settings: config.Run, path: str) -> data.Source:

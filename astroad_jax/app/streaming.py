@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from astroad_jax import config, data, preprocess
+from astroad_jax.app.checksum import Checksum
 from astroad_jax.app.split import CALIBRATION, TRAIN, VALIDATION, class_index, hash_parts, report_left_out
 from astroad_jax.errors import DataError
 from astroad_jax.types import Feed
@@ -27,12 +28,15 @@ class Overview(NamedTuple):
         Validation rows, likewise; none where none are asked for.
     classes : tuple of str
         Labels of the training rows; ``("",)`` where there are none.
+    checksum : str
+        Of the training rows.
     """
 
     sample: np.ndarray
     calibration: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
     classes: tuple[str, ...]
+    checksum: str
 
 
 class Reservoir:
@@ -70,13 +74,14 @@ def survey(source: data.Source, roles: data.Roles, settings: config.Run) -> Over
     """
     size, seed = settings.data.shuffle_rows, settings.train.seed
     train, calibration, validation = (Reservoir(size, seed, use) for use in range(3))
-    labels, ids, flags = set(), [], []
+    labels, ids, flags, seen = set(), [], [], Checksum()
     for table in data.stream_tables(source, roles, min(size, 65536)):
         part = _parts(table, settings)
         train.add(table.x[part == TRAIN])
+        seen.add(table.ids, _labels(table), table.x, np.flatnonzero(part == TRAIN))
         calibration.add(table.x[part == CALIBRATION], table.ids[part == CALIBRATION])
         rows = part == VALIDATION
-        validation.add(table.x[rows], _labels(table, rows))
+        validation.add(table.x[rows], _labels(table)[rows])
         labels |= set(np.unique(table.label[part == TRAIN]).tolist()) if table.label is not None else set()
         ids.append(table.ids[part != EXCLUDED])
         flags.append(table.flags)
@@ -85,11 +90,12 @@ def survey(source: data.Source, roles: data.Roles, settings: config.Run) -> Over
     (sample,) = train.rows()
     if not len(sample):
         raise DataError("no row is left to train on", where=source.path, fix="check data.anomalies and the fractions")
-    return Overview(sample, calibration.rows(), validation.rows(), tuple(sorted(labels - {""})) or ("",))
+    classes = tuple(sorted(labels - {""})) or ("",)
+    return Overview(sample, calibration.rows(), validation.rows(), classes, str(seen))
 
 
-def _labels(table: data.Table, rows: np.ndarray) -> np.ndarray:
-    return table.label[rows] if table.label is not None else np.full(rows.sum(), "", "U1")
+def _labels(table: data.Table) -> np.ndarray:
+    return table.label if table.label is not None else np.full(len(table.ids), "", "U1")
 
 
 def transformed(
@@ -114,7 +120,7 @@ def feed(
 
     def transform(table: data.Table) -> dict[str, np.ndarray]:
         rows = _parts(table, settings) == TRAIN
-        return transformed(table.x[rows], _labels(table, rows), scaler, classes)
+        return transformed(table.x[rows], _labels(table)[rows], scaler, classes)
 
     options = settings.train
     return stream_feed(

@@ -11,6 +11,7 @@ import numpy as np
 from astroad_jax import config, data, files, preprocess
 from astroad_jax.analysis import calibrate
 from astroad_jax.app import bundle, raw, streaming
+from astroad_jax.app.checksum import Checksum
 from astroad_jax.app.launch import is_primary
 from astroad_jax.app.split import Parts, class_index, report_left_out, split
 from astroad_jax.engine import rundir, sharding
@@ -33,6 +34,7 @@ class Prepared(NamedTuple):
     feed: Feed
     calibrate_on: tuple[np.ndarray, np.ndarray]  # objects as the scorer takes them, and ids
     ids: dict[str, np.ndarray]  # of each part; none where the table was streamed and split by the hash of its ids
+    checksum: str  # of the training rows
 
 
 def train(source: data.Source, settings: config.Run, out: Path, progress: bool = False) -> Fitted:
@@ -56,7 +58,7 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
             bundle.save_schema(out, prepared.schema, settings)
             preprocess.save(prepared.scaler, out / "preprocess.npz")
             where = {"table": np.array(files.canonical(source.path)), "numbered": np.array(not roles.id)}
-            bundle.save_arrays(out / "split.npz", **where, **prepared.ids)
+            bundle.save_arrays(out / "split.npz", **where, checksum=np.array(prepared.checksum), **prepared.ids)
         fitted = fit(
             _augmented(method, prepared.schema.shape, options),
             prepared.feed,
@@ -157,7 +159,9 @@ def _load(source: data.Source, roles: data.Roles, settings: config.Run) -> Prepa
     held = parts.calibration[usable[parts.calibration]]
     _check_calibration(len(held), source)
     ids = {name: table.ids[rows] for name, rows in parts._asdict().items() if name != "validation" or len(rows)}
-    return Prepared(schema, scaler, feed, (raw.prepare(scaler, table.x[held])[0], table.ids[held]), ids)
+    seen = Checksum()
+    seen.add(table.ids, labels, table.x, parts.train)
+    return Prepared(schema, scaler, feed, (raw.prepare(scaler, table.x[held])[0], table.ids[held]), ids, str(seen))
 
 
 def _units(source: data.Source, roles: data.Roles) -> tuple[str, ...]:
@@ -234,4 +238,4 @@ def _stream(source: data.Source, roles: data.Roles, settings: config.Run) -> Pre
     usable = ~preprocess.unusable(scaler, flags)
     _check_calibration(int(usable.sum()), source)
     held, names = (part[usable] for part in seen.calibration)
-    return Prepared(schema, scaler, feed, (raw.prepare(scaler, held)[0], names), {})
+    return Prepared(schema, scaler, feed, (raw.prepare(scaler, held)[0], names), {}, seen.checksum)
