@@ -195,18 +195,21 @@ def thresholds(measures: Measures, scored: Scored) -> dict[str, float]:
 def by_kind(measures: Measures, scored: Scored) -> None:
     """Share of each planted kind within the top 1 % and its own share of a survey in which it is the only one.
 
-    Likewise among validation rows alone: what a network has been trained on it may have learnt by heart.
+    Likewise among validation rows alone, for what a network has been trained on it may have learnt by heart; and among
+    galaxies alone, for stars and quasars are more than 1 % of a survey and as strange as most of what is planted.
     """
     for kind in [kind for kind in desi_anomalies.KINDS if (scored.survey.kind == kind).any()]:
         rows = np.flatnonzero(np.isin(scored.survey.kind, ("", kind)))
-        own, snr, held = scored.survey.kind[rows] == kind, scored.survey.snr[rows], ~scored.train[rows]
+        own, snr = scored.survey.kind[rows] == kind, scored.survey.snr[rows]
+        parts = {"not trained on": ~scored.train[rows], "among galaxies": own | (scored.survey.spectype[rows] == "GALAXY")}
         thirds = np.digitize(snr, np.quantile(snr[own], [1 / 3, 2 / 3]))
         for name, score in scored.scores.items():
             top = _in_top(score[rows], own)
             measures.note(kind, name, "share in the top 1 % and its own", top[own].mean())
-            if own[held].any():
-                unseen = _in_top(score[rows][held], own[held])
-                measures.note(kind, name, "share in the top 1 % and its own, not trained on", unseen[own[held]].mean())
+            for title, part in parts.items():
+                if own[part].any():
+                    share = _in_top(score[rows][part], own[part])[own[part]].mean()
+                    measures.note(kind, name, f"share in the top 1 % and its own, {title}", share)
             for third, title in enumerate(("faint", "middle", "bright")):
                 part = own & (thirds == third)
                 if part.any():

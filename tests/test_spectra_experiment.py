@@ -74,6 +74,11 @@ def test_a_kind_is_looked_for_in_the_top_percent_and_its_own_share():
     assert found()[held] == 0.0  # two others of the 99 are stranger
     score[396] = 2e4
     assert found()[held] == 1.0
+    galaxies = ("bad sky", f"{metric}, among galaxies")
+    score[398:] = 350  # where many galaxies are
+    assert found()[galaxies] == 0.25
+    score[:396][np.arange(396) % 10 != 0] = 0  # but not one that is no star
+    assert found()["bad sky", metric] < found()[galaxies] == 0.75
 
 
 def test_errors_by_class_are_of_validation_rows_without_planted_ones():
