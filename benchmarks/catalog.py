@@ -12,7 +12,7 @@ A model is trained for a moment and scores Parquet catalogues by `app.scoring.sc
   `rows_per_file`.
 - *pieces*: time per row of the same rows in more and more files, and by more processes that share the files.
 
-Keys: cases=["dense","images"], rows=100000, images=8192 (of the share part), repeats=3, peer=true; memory=[10000,...]
+Keys: cases=["dense","images"], rows=1000000, images=8192 (of the share part), repeats=3, peer=true; memory=[10000,...]
 (rows), rows_per_file=100000, pieces=[1,10,100], processes=[1,2], features=152. Time on 2 cores: about 30 minutes, most of
 it the 10^7 rows, which take 7 GB of disk (hard links to one file where the file system has them: 70 MB).
 """
@@ -49,7 +49,7 @@ class Settings(Frozen):
     """What may be set on the command line."""
 
     cases: tuple[str, ...] = ("dense", "images")
-    rows: int = 100_000
+    rows: int = 1_000_000
     images: int = 8_192
     size: int = 64
     features: int = 152
@@ -144,6 +144,8 @@ def _peer(model: bundle.Bundle, table: Path, home: Path) -> tuple[str, Any] | No
 def memory(home: Path, settings: Settings) -> list[Row]:
     """Peak memory and time per row by number of rows, each in a process of its own."""
     run, rows = trained(home, "dense", settings), []
+    if not settings.memory:
+        return rows
     first = write(home / "part.parquet", "dense", settings, min(settings.rows_per_file, max(settings.memory)), seed=3)
     for count in settings.memory:
         folder = home / f"sky{count}"
@@ -171,7 +173,7 @@ def _linked(source: Path, target: Path) -> None:
 
 
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from astroad_jax.app import bundle, launch, scoring
 launch.join_cluster()
@@ -179,7 +181,8 @@ model = bundle.load(Path(sys.argv[1]))
 start = time.perf_counter()
 report = scoring.score(model, [sys.argv[2]], Path(sys.argv[3]))
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+peak = int(lines["VmHWM"].split()[0]) * 1024  # getrusage would tell of the parent's, too
 json.dump({"rows": report.rows, "seconds": seconds, "peak": peak}, sys.stdout)
 """
 
