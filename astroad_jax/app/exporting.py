@@ -147,7 +147,8 @@ def _trials(model: bundle.Bundle, progress: bool) -> list[_Trial]:
     with tempfile.TemporaryDirectory() as scratch:
         report = scoring.score(model, sources, Path(scratch) / "scores", progress)
         for reason in report.quarantined.values():
-            raise ExportError("the objects to try the export on cannot be scored", got=reason)
+            fix = "see whether astroad score scores the training table"
+            raise ExportError("the objects to try the export on cannot be scored", got=reason, fix=fix)
         table = catalog.read_scores(Path(scratch) / "scores")
     if not np.isfinite(table["score"]).any():
         fix = "see what became of the training (metrics.jsonl)"
@@ -156,9 +157,9 @@ def _trials(model: bundle.Bundle, progress: bool) -> list[_Trial]:
     where = [np.isin(table["object_id"], ids) for _, ids in parts]
     for (_, ids), rows in zip(parts, where):
         if rows.sum() != len(ids):
-            raise ExportError(
-                "objects to try the export on were not scored", expected=f"{len(ids)} rows", got=int(rows.sum())
-            )
+            expected, fix = f"{len(ids)} rows", "report this with the run's configuration"
+            what = "objects to try the export on were not scored"
+            raise ExportError(what, expected=expected, got=int(rows.sum()), fix=fix)
     return [_Trial(*part, {name: columns[name][rows] for name in columns}) for part, rows in zip(parts, where)]
 
 

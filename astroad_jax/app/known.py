@@ -98,7 +98,7 @@ def survey(
     most = min(MOST, max(LEAST, AT_ONCE // (4 * math.prod(model.schema.shape) * classes)))
     seed = model.settings.train.seed
     some, each = Reservoir(sample, seed, USE), [Reservoir(most, seed, USE + 1 + c) for c in range(classes)]
-    comparable = np.isin(wanted.paths, [files.canonical(each) for each in (path, str(parts["table"]))])
+    comparable = np.isin(wanted.paths, [files.canonical(place) for place in (path, str(parts["table"]))])
     near = _nearest(model, wanted, comparable | (not parts["numbered"]), neighbours)
     held, rows = explain.no_neighbours(len(wanted.ids), 0, wanted.ids, None), 0
     for part in training_rows(model, run, parts, path):

@@ -138,7 +138,8 @@ def _exported(name: str, function: Callable, *arguments: Any) -> bytes:
         return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(*arguments).serialize())
     except Exception as error:  # what cannot be lowered fails in as many ways as there are operations
         got = f"{type(error).__name__}: {error}"
-        raise ExportError("JAX cannot export this model", where=name, got=got) from error
+        fix = "score with astroad score, and report this with the run's configuration"
+        raise ExportError("JAX cannot export this model", where=name, got=got, fix=fix) from error
 
 
 def platform() -> str:

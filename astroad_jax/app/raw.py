@@ -101,7 +101,7 @@ def scale(scaler: Scaler, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def with_scaling(method: Method, scaler: Scaler) -> Method:
     """The method over objects that `scaler` takes and states `Scaled`; ``flags`` (`preprocess.apply`) are among its scores.
 
-    Its stages and its other functions stay as they are.
+    Its stages and its other functions stay as they are; of a search there is left what scores objects.
     """
 
     def scaled(params: dict[str, Any], example: Example) -> tuple[jax.Array, jax.Array]:

@@ -79,8 +79,13 @@ def score(
         p_value=model.p_value,
         flag_names=FLAG_NAMES,
         progress=progress,
-        begun=lambda left: print(estimate.plan_in_words(model, scorer, left, partial(_open, model)), file=sys.stderr),
+        begun=partial(_announce, model, scorer) if progress else None,
     )
+
+
+def _announce(model: Bundle, scorer: Callable[..., Any], left: list[catalog.Partition]) -> None:
+    """Say what is to be scored, and how long it will take."""
+    print(estimate.plan_in_words(model, scorer, left, partial(_open, model)), file=sys.stderr)
 
 
 def plan(model: Bundle, sources: Sequence[data.Source | str | Path]) -> list[catalog.Partition]:

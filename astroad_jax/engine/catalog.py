@@ -88,7 +88,7 @@ def score_catalog(
     progress : bool
         Show a bar.
     begun : (partitions) -> None, optional
-        Called, where there is a bar, with what is still to be scored, before the first of it is read.
+        Called with what is still to be scored, if anything, before the first of it is read.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def score_catalog(
         note["flags"] |= {str(bit): name for bit, name in FLAG_NAMES.items()}
         work = Work(scorer, state, out, note, unusable, p_value)
         left = [item for item in partitions if book["partitions"].get(item.name, {}).get("stamp") != item.stamp]
-        if begun and progress and left:
+        if begun and left:
             begun(left)
         news, trouble = score_own(work, book, processes.own_part(partitions), progress)
         everyone = processes.share([{"news": news, "trouble": str(trouble or "")}])
