@@ -13,7 +13,7 @@ from astroad_jax import config, data, files, preprocess
 from astroad_jax.analysis import explain
 from astroad_jax.app.bundle import Bundle, load_arrays
 from astroad_jax.app.checksum import Checksum
-from astroad_jax.app.split import TRAIN, class_index, hash_parts
+from astroad_jax.app.split import TRAIN, class_index, hash_parts, labels_of
 from astroad_jax.app.streaming import Reservoir
 from astroad_jax.engine.score import make_embedder
 from astroad_jax.errors import DataError
@@ -162,7 +162,7 @@ def training_rows(model: Bundle, run: Path, parts: dict[str, np.ndarray], path: 
     member_of, seen = _membership(parts, settings), Checksum()
     for table in data.stream_tables(source, roles):
         _check_shape(model, table, path)
-        labels = table.label if table.label is not None else np.full(len(table.ids), "", "U1")
+        labels = labels_of(table)
         member = member_of(table.ids, labels) & ~preprocess.excluded(table.flags)
         seen.add(table.ids, labels, table.x, np.flatnonzero(member))
         if not member.any():

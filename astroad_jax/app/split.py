@@ -24,6 +24,11 @@ class Parts(NamedTuple):
     validation: np.ndarray
 
 
+def labels_of(table: data.Table) -> np.ndarray:
+    """(N,) labels of a table's rows, empty where it has none."""
+    return table.label if table.label is not None else np.full(len(table.ids), "", "U1")
+
+
 def report_left_out(source: data.Source, flags: np.ndarray) -> None:
     """Say how many objects their reader excludes and why, and refuse a table of which nothing is left.
 

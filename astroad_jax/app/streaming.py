@@ -8,7 +8,15 @@ import numpy as np
 
 from astroad_jax import config, data, preprocess
 from astroad_jax.app.checksum import Checksum
-from astroad_jax.app.split import CALIBRATION, TRAIN, VALIDATION, class_index, hash_parts, report_left_out
+from astroad_jax.app.split import (
+    CALIBRATION,
+    TRAIN,
+    VALIDATION,
+    class_index,
+    hash_parts,
+    labels_of,
+    report_left_out,
+)
 from astroad_jax.errors import DataError
 from astroad_jax.types import Feed
 
@@ -78,10 +86,10 @@ def survey(source: data.Source, roles: data.Roles, settings: config.Run) -> Over
     for table in data.stream_tables(source, roles, min(size, 65536)):
         part = _parts(table, settings)
         train.add(table.x[part == TRAIN])
-        seen.add(table.ids, _labels(table), table.x, np.flatnonzero(part == TRAIN))
+        seen.add(table.ids, labels_of(table), table.x, np.flatnonzero(part == TRAIN))
         calibration.add(table.x[part == CALIBRATION], table.ids[part == CALIBRATION])
         rows = part == VALIDATION
-        validation.add(table.x[rows], _labels(table)[rows])
+        validation.add(table.x[rows], labels_of(table)[rows])
         labels |= set(np.unique(table.label[part == TRAIN]).tolist()) if table.label is not None else set()
         ids.append(table.ids[part != EXCLUDED])
         flags.append(table.flags)
@@ -92,10 +100,6 @@ def survey(source: data.Source, roles: data.Roles, settings: config.Run) -> Over
         raise DataError("no row is left to train on", where=source.path, fix="check data.anomalies and the fractions")
     classes = tuple(sorted(labels - {""})) or ("",)
     return Overview(sample, calibration.rows(), validation.rows(), classes, str(seen))
-
-
-def _labels(table: data.Table) -> np.ndarray:
-    return table.label if table.label is not None else np.full(len(table.ids), "", "U1")
 
 
 def transformed(
@@ -120,7 +124,7 @@ def feed(
 
     def transform(table: data.Table) -> dict[str, np.ndarray]:
         rows = _parts(table, settings) == TRAIN
-        return transformed(table.x[rows], _labels(table)[rows], scaler, classes)
+        return transformed(table.x[rows], labels_of(table)[rows], scaler, classes)
 
     options = settings.train
     return stream_feed(

@@ -13,7 +13,7 @@ from astroad_jax.analysis import calibrate
 from astroad_jax.app import bundle, raw, streaming
 from astroad_jax.app.checksum import Checksum
 from astroad_jax.app.launch import is_primary
-from astroad_jax.app.split import Parts, class_index, report_left_out, split
+from astroad_jax.app.split import Parts, class_index, labels_of, report_left_out, split
 from astroad_jax.engine import rundir, sharding
 from astroad_jax.engine.feed import resident, with_valid
 from astroad_jax.engine.train import Fitted, fit
@@ -141,7 +141,7 @@ def _load(source: data.Source, roles: data.Roles, settings: config.Run) -> Prepa
     chosen = np.flatnonzero(~preprocess.excluded(table.flags))
     report_left_out(source, table.flags)
     data.check_ids(table.ids[chosen], source.path)
-    labels = table.label if table.label is not None else np.full(len(table.ids), "", "U1")
+    labels = labels_of(table)
     parts = Parts(*(chosen[rows] for rows in split(labels[chosen], settings)))
     scaler = preprocess.fit(table.x[parts.train], settings.preprocess, roles.features)
     x, flags = preprocess.apply(scaler, table.x)
