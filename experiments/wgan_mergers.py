@@ -9,16 +9,21 @@ companion is seen (tables 1 and 2), pre-mergers without one, and post-mergers (t
 concentration, asymmetry, smoothness, Gini and M20 (``pip install 'astroad_jax[morphology]'``; ``kmeans=false`` goes
 without).
 
-The paper has 531,922 galaxies of Horizon-AGN and some 10^6 epochs, here are a mock sky and as many steps as two cores can
-take: networks half as wide (``method.width=32`` for the paper's size), a faster learning rate, five critic steps, and the
-direct search of z (``method.search=mu`` for the paper's, ``method.iterations=500``). Its scaling of the images is not known:
-here an asinh stretch that turns logarithmic at ten noise levels (``softening``); at one, the sum of residuals over 4,096
-pixels is mostly sky noise. `model=fanogan` adds the encoder and starts the search from it. Figures, tables and
-``results.json`` go to ``--out``. Time on 2 cores: see experiments/RESULTS.md.
+As in the paper, these images have no noise (it adds noise in its section 4.2 only; ``noise=true`` for it), and isolated
+galaxies have masses up to 10^10.75 suns where mergers reach 10^12 (``isolated_mass``). The paper has 531,922 galaxies of
+Horizon-AGN and some 10^6 epochs, here are a mock sky and as many steps as two cores can take: networks half as wide
+(``method.width=32`` for the paper's size), a faster learning rate, fewer critic steps, and the direct search of z
+(``method.search=mu`` for the paper's, ``method.iterations=500``). Its scaling of the images is not known: here each is
+divided by its brightest pixel (``peak=false`` for none) and stretched by an asinh that turns logarithmic at a hundredth
+of it (``softening``; with ``peak=false`` in units of the noise that the sky would have). `model=fanogan` adds the encoder
+and starts the search from it. Figures, tables and ``results.json`` go to ``--out``. Time on 2 cores: see
+experiments/RESULTS.md.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +41,10 @@ from experiments import common, gan
 class Settings(gan.Searched):
     """What may be set on the command line."""
 
-    softening: float = Field(10.0, gt=0)
+    noise: bool = False
+    isolated_mass: float = 10.75
+    peak: bool = True
+    softening: float = Field(0.01, gt=0)
     kmeans: bool = True
     jobs: int = 2
 
@@ -60,7 +68,9 @@ PROPERTIES = {"phase": "time to merger", "stellar_mass": "log stellar mass", "re
 
 def survey(settings: Settings) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Training galaxies, and the test set: as many of every kind."""
-    camera = sky.Sky(size=settings.size)
+    camera = sky.Sky(size=settings.size, isolated_mass=settings.isolated_mass)
+    if not settings.noise:
+        camera = camera._replace(gain=math.inf, noise=sky.Noise((0.0,)))
     train = sky.draw(camera, settings.train_images, "isolated", seed=1)
     parts = [sky.draw(camera, settings.test_images, kind, seed=2) for kind in sky.KINDS]
     return train, {name: np.concatenate([part[name] for part in parts]) for name in train}
@@ -132,17 +142,20 @@ def figures(out: Path, model: gan.Model, x: np.ndarray, test: dict, scores: np.n
     plots.training_curves(out / "training.png", model.metrics)
 
 
-def stretch(images: np.ndarray, softening: float) -> preprocess.Scaler:
-    """The asinh stretch of images ``(N, H, W, 1)`` that turns logarithmic at `softening` times their noise level."""
-    noise = float(preprocess.fit(images, Preprocess(scale="asinh")).params["softening"].item())
-    return preprocess.fit(images, Preprocess(scale="asinh", softening=softening * noise))
+def scaled(settings: Settings, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Sets of images ``(N, H, W, 1)`` stretched to [-1, 1], by the limits of the first."""
+    camera = sky.Sky()
+    unit = 1.0 if settings.peak else math.hypot(camera.noise.sigma[0], math.sqrt(camera.sky / camera.gain))
+    if settings.peak:
+        images = [x / x.max(axis=(1, 2, 3), keepdims=True) for x in images]
+    scaler = preprocess.fit(images[0], Preprocess(scale="asinh", softening=settings.softening * unit))
+    return [gan.scaled(scaler, x, "mock sky") for x in images]
 
 
 def one(settings: Settings, seed: int, out: Path) -> dict[str, Any]:
     """Train, score and draw for one seed."""
     train, test = survey(settings)
-    scaler = stretch(train["image"], settings.softening)
-    x, x_test = (gan.scaled(scaler, table["image"], "mock sky") for table in (train, test))
+    x, x_test = scaled(settings, [train["image"], test["image"]])
     model = settings.train(x, seed, out / "run")
     calibration = model.score(x[: settings.test_images], train["object_id"][: settings.test_images])["score"]
     scores = model.score(x_test, test["object_id"])
@@ -172,7 +185,8 @@ def _published(name: str, metric: str) -> float | None:
 def main(argv: list[str] | None = None) -> None:
     given = common.arguments("wgan_mergers", __doc__, Settings, SMOKE, argv)
     settings: Settings = given.settings
-    keys = ("model", "method", "train_images", "epochs", "batch_size", "test_images", "augment", "size", "softening")
+    keys = ("model", "method", "train_images", "epochs", "batch_size", "test_images", "augment", "size", "noise",
+            "isolated_mass", "peak", "softening")  # fmt: skip
     results = common.Results(given.out, settings, keys)
     for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
         if not results.done(method=settings.model, seed=seed):
