@@ -184,6 +184,8 @@ def test_combined_rank_is_the_mean_of_rank_fractions():
     np.testing.assert_allclose(ranks.combined_rank(error, factor), expected)
     np.testing.assert_allclose(ranks.combined_rank(np.exp(error), factor), expected)  # ranks alone count
     np.testing.assert_array_equal(ranks.combined_rank(np.array([3.0])), [0.0])
+    highest = [3 / 3, 0.5 / 3, 2 / 3, np.nan, 3 / 3]
+    np.testing.assert_allclose(ranks.combined_rank(error, factor, rule="max"), highest)
     assert ranks.combined_rank(np.zeros(0)).shape == (0,)
 
 

@@ -29,7 +29,7 @@ def test_the_experiment_runs_and_resumes(folder, tmp_path):
     assert rows["training", "lof", "1 % threshold"]["paper"] == 1.44
     assert rows["DESI raw", "vae", "spectra"]["mean"] == 2
     shares = [row["mean"] for (_, _, metric), row in rows.items() if metric == "share in the top 1 % and its own"]
-    assert len(shares) == 5 * 4
+    assert len(shares) == 5 * 6
     assert rows["bad sky", "planted", "objects"]["mean"] == 4
     assert all(0 <= share <= 1 for share in shares)
     pictures = {path.name for path in tmp_path.glob("vae_*/*.png")}

@@ -20,6 +20,7 @@ from astroad_jax.engine.score import make_reconstructor, make_scorer
 from astroad_jax.engine.train import Fitted, Hooks, Saved, fit
 from astroad_jax.errors import ConfigError
 from astroad_jax.methods import build, configure, likelihoods, plateau, vae
+from astroad_jax.methods.coherent import coherent, windows
 from astroad_jax.nets import forward
 from astroad_jax.types import Feed, Method, Plan
 
@@ -185,6 +186,46 @@ def test_pixels_add_up_to_the_scores(kind):
     np.testing.assert_allclose(by_numpy, parts["residual"], rtol=1e-3, atol=1e-3)
 
 
+# Residuals that hang together
+
+
+@pytest.mark.parametrize("kind", ["ivar", "learnt"])
+def test_coherent_is_the_largest_signal_to_noise_of_a_window(kind):
+    _, made, state, _, _, score = started(likelihood=kind, windows=(3, 5))
+    x, ids = spectra(6), np.arange(6)
+    found = score(state, x, ids)["coherent"]
+    residual = x[:, 0] - make_reconstructor(made)(state, x, ids)["reconstruction"][:, 0]
+    expected = [
+        max(
+            abs(np.sum(w[a : a + width] * d[a : a + width])) / max(np.sqrt(np.sum(w[a : a + width])), 1e-9)
+            for width in (3, 5)
+            for a in range(PIXELS - width + 1)
+        )
+        for d, w in zip(residual.astype(np.float64), x[:, 1].astype(np.float64))
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_coherent_hears_a_step_that_the_mean_square_does_not():
+    """600 pixels, of which 200 are half a standard deviation too bright, among noise."""
+    noise = np.random.default_rng(0).normal(size=(500, 600))
+    step = noise[:50].copy()
+    step[:, 200:400] += 0.5
+    both, ivar, held = np.concatenate([noise, step]), np.ones((550, 600)), windows(600, (60, 150))
+    score = np.asarray(coherent(jnp.asarray(both, jnp.float32), jnp.asarray(ivar, jnp.float32), held))
+    assert score[500:].min() > np.quantile(score[:500], 0.9)
+    assert np.median(score[500:]) == pytest.approx(0.5 * np.sqrt(150) + 0.8, abs=0.5)
+    error = (both**2).mean(1)
+    assert np.median(error[500:]) < np.quantile(error[:500], 0.97)
+
+
+def test_windows_cover_every_pixel_and_are_no_wider_than_the_object():
+    held = windows(100, (7, 40, 500))
+    assert set(held.sum(0)) == {7.0, 40.0, 100.0}
+    assert held[:, held.sum(0) == 7].any(1).all() and held[:, held.sum(0) == 40].any(1).all()
+    assert held[-1, held.sum(0) == 7][-1] == 1
+
+
 # Masked pixels
 
 
@@ -228,7 +269,7 @@ def test_a_spectrum_without_a_good_pixel_has_no_score(ivar):
     x[2, 1] = ivar
     found = score(state, x[:4], np.arange(4))
     others = [0, 1, 3]
-    for name in ("score", "weighted_mse", "probability"):
+    for name in ("score", "weighted_mse", "probability", "coherent"):
         assert np.isnan(found[name][2])
         np.testing.assert_array_equal(found[name][others], expected[name][others])
     assert found["unmasked"][2] == 0

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from astroad_jax.errors import DataError
 
+RULES = {"mean": np.mean, "max": np.max}
 
-def combined_rank(*scores: np.ndarray) -> np.ndarray:
-    """Mean over scores of the share of objects that an object outranks: 1 = the strangest by all of them, 0 by none.
+
+def combined_rank(*scores: np.ndarray, rule: Literal["mean", "max"] = "mean") -> np.ndarray:
+    """Mean, or largest, over scores of the share of objects that an object outranks: 1 = the strangest, 0 = the plainest.
 
     Ranks forget units and tails, so that reconstruction error and local outlier factor weigh the same whatever they
     measure; the DESI paper (Nicolaou et al.) suggests to combine the two and gives no rule. An object's fraction of one
@@ -19,6 +23,9 @@ def combined_rank(*scores: np.ndarray) -> np.ndarray:
     ----------
     *scores : (N,) float
         Up = stranger. A null score (NaN) in any of them leaves the object out of the ranking.
+    rule : {"mean", "max"}
+        ``mean``: strange is what all scores find strange. ``max``: strange is what any of them does, as where each sees a
+        kind of object that the others do not.
 
     Returns
     -------
@@ -44,5 +51,6 @@ def combined_rank(*scores: np.ndarray) -> np.ndarray:
     whole = ~np.isnan(columns).any(axis=0)
     last = max(int(whole.sum()) - 1, 1)
     combined = np.full(len(whole), np.nan)
-    combined[whole] = np.mean([(rankdata(column[whole]) - 1) / last for column in columns], axis=0)
+    shares = [(rankdata(column[whole]) - 1) / last for column in columns]
+    combined[whole] = RULES[rule](shares, axis=0)
     return combined

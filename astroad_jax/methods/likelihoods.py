@@ -96,7 +96,7 @@ def _mean(x: jax.Array, out: jax.Array) -> jax.Array:
     return unit(x) * out
 
 
-def _difference(x: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+def difference(x: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Object minus reconstruction, and the weights.
 
     The difference is 0 where masked, before anything is squared: whatever number stands there, neither the cost nor its
@@ -152,8 +152,8 @@ def ivar() -> Likelihood:
     """
 
     def cost(x: jax.Array, out: jax.Array) -> jax.Array:
-        difference, weight = _difference(x, _mean(x, out))
-        return 0.5 * jnp.sum(weight * difference**2, axis=-1)
+        residual, weight = difference(x, _mean(x, out))
+        return 0.5 * jnp.sum(weight * residual**2, axis=-1)
 
     def error(x: jax.Array, out: jax.Array) -> jax.Array:
         return _weighted_error(x, _mean(x, out))
@@ -162,16 +162,16 @@ def ivar() -> Likelihood:
         return _rebuilt(x, _mean(x, out))
 
     def pixels(x: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
-        difference, weight = _difference(x, _mean(x, out))
-        return _shown(x, difference * jnp.sqrt(weight), 0.5 * weight * difference**2)
+        residual, weight = difference(x, _mean(x, out))
+        return _shown(x, residual * jnp.sqrt(weight), 0.5 * weight * residual**2)
 
     return Likelihood(1, seen, centre, cost, error, rebuilt, pixels, _used)
 
 
 def _weighted_error(x: jax.Array, mean: jax.Array) -> jax.Array:
     """Eq. 6: divided by the number of all pixels, as the paper does, not of the unmasked ones."""
-    difference, weight = _difference(x, mean)
-    return jnp.mean(weight * difference**2, axis=-1)
+    residual, weight = difference(x, mean)
+    return jnp.mean(weight * residual**2, axis=-1)
 
 
 def learnt(floor: float = 1e-4) -> Likelihood:
@@ -188,8 +188,8 @@ def learnt(floor: float = 1e-4) -> Likelihood:
 
     def by_pixel(x: jax.Array, out: jax.Array) -> jax.Array:
         mean, variance = moments(x, out)
-        difference, _ = _difference(x, mean)
-        return 0.5 * (jnp.log(2 * math.pi * variance) + difference**2 / variance)
+        residual, _ = difference(x, mean)
+        return 0.5 * (jnp.log(2 * math.pi * variance) + residual**2 / variance)
 
     def cost(x: jax.Array, out: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(planes(x)[1] > 0, by_pixel(x, out), 0.0), axis=-1)
@@ -201,7 +201,7 @@ def learnt(floor: float = 1e-4) -> Likelihood:
         return _rebuilt(x, moments(x, out)[0])
 
     def pixels(x: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
-        difference, weight = _difference(x, moments(x, out)[0])
-        return _shown(x, difference * jnp.sqrt(weight), by_pixel(x, out))
+        residual, weight = difference(x, moments(x, out)[0])
+        return _shown(x, residual * jnp.sqrt(weight), by_pixel(x, out))
 
     return Likelihood(2, seen, centre, cost, error, rebuilt, pixels, _used)

@@ -8,9 +8,9 @@ reconstruction probability", algorithm 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from astroad_jax.errors import ConfigError
 from astroad_jax.methods import likelihoods, plateau
 from astroad_jax.methods.autoencoder import Dense, dense_pair
+from astroad_jax.methods.coherent import coherent, windows
 from astroad_jax.methods.likelihoods import Likelihood
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, rows
 from astroad_jax.nets import Variables, forward, forward_train
@@ -85,6 +86,9 @@ class Config(Dense):
         Epochs without improvement after which the learning rate is divided by 10; 0 = never.
     score_by : {"weighted_mse", "probability"}, optional
         Which component is the score, of ``ivar`` and ``learnt``.
+    windows : tuple of int
+        Widths in pixels of the windows that the component `coherent` looks through; of spectra only. 60 and 150 of the
+        1,000 pixels of a DESI spectrum are 240 and 590 Angstrom.
     """
 
     VARYING: ClassVar[tuple[str, ...]] = tuple(SPECTRA)
@@ -105,6 +109,9 @@ class Config(Dense):
         0, ge=0, description="epochs without improvement after which the learning rate falls tenfold; 0: never"
     )
     score_by: ScoreBy | None = Field(None, description="of spectra: which score is the score")
+    windows: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (60, 150), min_length=1, description="of spectra: pixels over which residuals that hang together are averaged"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -118,6 +125,8 @@ class Config(Dense):
         """A key that this likelihood does not look at is refused, rather than given and ignored."""
         if self.likelihood == "fixed" and (self.score_by is not None or self.samples < 1):
             raise ValueError("the fixed likelihood has one score, a mean over samples >= 1: score_by is not for it")
+        if self.likelihood == "fixed" and self.windows != type(self).model_fields["windows"].default:
+            raise ValueError("windows are for spectra: leave them out, or set likelihood = ivar or learnt")
         if self.likelihood != "fixed" and (self.score_by is None or self.sigma != 1.0):
             raise ValueError("sigma is the fixed likelihood's; this one has score_by = weighted_mse or probability")
         if self.likelihood != "learnt" and self.sigma_floor != type(self).model_fields["sigma_floor"].default:
@@ -180,6 +189,7 @@ def vae(
     draws: int = 1,
     samples: int = 10,
     score_by: ScoreBy | None = None,
+    widths: Sequence[int] = (),
 ) -> Method:
     """Variational autoencoder with a Gaussian likelihood.
 
@@ -199,6 +209,8 @@ def vae(
         Draws averaged in a score (MCDSVDD's several reconstructions, of which its code takes a single one; An & Cho's L).
     score_by : {"weighted_mse", "probability"}, optional
         Which of these components is the score; by default neither.
+    widths : sequence of int
+        Of the windows of `coherent`, in pixels.
 
     Returns
     -------
@@ -213,8 +225,11 @@ def vae(
         ``probability``
             The cost averaged over draws of the code: a negative log-probability, up = stranger (An & Cho); without the
             constant that `likelihoods.ivar` explains.
+        ``coherent``
+            Of spectra, where there are `widths`: the largest signal-to-noise of the residuals in a window, at the mean of
+            the code (`methods.coherent`, this package's own): steps between cameras, sky badly subtracted over a stretch.
         ``unmasked``
-            Share of the pixels that are not masked. Where it is 0 both others are NaN: no score.
+            Share of the pixels that are not masked. Where it is 0 all the others are NaN: no score.
     """
     nets = Nets(encoder, decoder, likelihood or likelihoods.fixed())
     train = _stage(nets, tx, num_steps, beta, draws)
@@ -227,7 +242,7 @@ def vae(
         out = nets.decode(state, embed(state, example)[None])
         return nets.likelihood.rebuilt(example["x"][None], out)[0]
 
-    score = _error_of_draws(nets, samples) if score_by is None else _pixel_scores(nets, samples, score_by)
+    score = _error_of_draws(nets, samples) if score_by is None else _pixel_scores(nets, samples, score_by, widths)
     return Method((train,), score, embed, reconstruct, _terms(nets, samples, score_by))
 
 
@@ -240,12 +255,18 @@ def _error_of_draws(nets: Nets, samples: int) -> Callable[[Key, VAEState, Exampl
     return score
 
 
-def _pixel_scores(nets: Nets, samples: int, score_by: ScoreBy) -> Callable[[Key, VAEState, Example], Scores]:
+def _pixel_scores(
+    nets: Nets, samples: int, score_by: ScoreBy, widths: Sequence[int]
+) -> Callable[[Key, VAEState, Example], Scores]:
     def score(key: Key, state: VAEState, example: Example) -> Scores:
         x = example["x"][None]
         mean, log_var = nets.encode(state, x)
         used = nets.likelihood.used(x)[0]
-        parts = {"weighted_mse": nets.likelihood.error(x, nets.decode(state, mean))[0]}
+        out = nets.decode(state, mean)
+        parts = {"weighted_mse": nets.likelihood.error(x, out)[0]}
+        if widths and likelihoods.is_spectra(x):
+            held = windows(x.shape[-1], widths)
+            parts["coherent"] = coherent(*likelihoods.difference(x, nets.likelihood.rebuilt(x, out)[:, 0]), held)[0]
         if samples:
             parts["probability"] = jnp.mean(nets.likelihood.cost(*nets.draw(key, state, x, samples)))
         parts = {name: jnp.where(used > 0, value, jnp.nan) for name, value in parts.items()}
@@ -375,6 +396,7 @@ def build(config: Config, plan: Plan) -> Method:
     tx = adam_l2(config.learning_rate, config.weight_decay)
     options = {"likelihood": likelihood, "beta": config.beta, "draws": config.draws}
     options |= {"samples": config.samples, "score_by": config.score_by, "num_steps": plan.num_steps}
+    options |= {"widths": config.windows}
     if not config.plateau:
         return vae(encoder, decoder, tx=tx, **options)
     made = vae(encoder, decoder, tx=plateau.scaled(tx), **options)
