@@ -222,7 +222,8 @@ def test_coherent_hears_a_step_that_the_mean_square_does_not():
 def test_windows_cover_every_pixel_and_are_no_wider_than_the_object():
     held = windows(100, (7, 40, 500))
     assert set(held.sum(0)) == {7.0, 40.0, 100.0}
-    assert held[:, held.sum(0) == 7].any(1).all() and held[:, held.sum(0) == 40].any(1).all()
+    assert held[:, held.sum(0) == 7].any(1).all()
+    assert held[:, held.sum(0) == 40].any(1).all()
     assert held[-1, held.sum(0) == 7][-1] == 1
 
 
