@@ -109,7 +109,7 @@ def measured(scores: np.ndarray, calibration: np.ndarray, masks: dict[str, np.nd
 def clusters(settings: Settings, train: dict, test: dict) -> dict[str, float]:
     """Share of every group in the k-means cluster that is not the isolated galaxies'."""
     few = train["image"][: settings.test_images]
-    values = morphology.measure(np.concatenate([few, test["image"]]), jobs=settings.jobs)
+    values = morphology.measure(np.concatenate([few, test["image"]]), sigma=sky_noise(), jobs=settings.jobs)
     ordinary = np.arange(len(few) + len(test["image"])) < len(few)
     labels = morphology.two_clusters(values, ordinary=ordinary)[len(few) :]
     known = {name: mask & (labels >= 0) for name, mask in groups(test).items()}
@@ -142,10 +142,15 @@ def figures(out: Path, model: gan.Model, x: np.ndarray, test: dict, scores: np.n
     plots.training_curves(out / "training.png", model.metrics)
 
 
+def sky_noise() -> float:
+    """Standard deviation of a pixel without a galaxy, in counts, of the sky with noise."""
+    camera = sky.Sky()
+    return math.hypot(camera.noise.sigma[0], math.sqrt(camera.sky / camera.gain))
+
+
 def scaled(settings: Settings, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Sets of images ``(N, H, W, 1)`` stretched to [-1, 1], by the limits of the first."""
-    camera = sky.Sky()
-    unit = 1.0 if settings.peak else math.hypot(camera.noise.sigma[0], math.sqrt(camera.sky / camera.gain))
+    unit = 1.0 if settings.peak else sky_noise()
     if settings.peak:
         images = [x / x.max(axis=(1, 2, 3), keepdims=True) for x in images]
     scaler = preprocess.fit(images[0], Preprocess(scale="asinh", softening=settings.softening * unit))
