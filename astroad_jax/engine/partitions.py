@@ -264,4 +264,5 @@ def _open_writer(path: Path, table: Any, note: dict[str, Any]) -> Any:
     import pyarrow.parquet as pq
 
     schema = table.schema.with_metadata({name: json.dumps(value, sort_keys=True) for name, value in note.items()})
-    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+    # Hardly a value comes twice: looking for those that do takes three times as long as all else, and makes files larger.
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False, write_page_checksum=True)
