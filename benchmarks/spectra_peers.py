@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from astroad_jax.methods import vae
+from astroad_jax.methods.coherent import windows
 from benchmarks.peers import device, synchronise
 
 
@@ -40,6 +41,7 @@ class Autoencoder:
         values = itertools.chain(self.encoder.parameters(), self.decoder.parameters())
         self.unit = state.encoder["params"]["Dense_0"]["kernel"].shape[0] ** -0.5
         self.centre = torch.from_numpy(np.array(state.centre)).to(device())
+        self.windows = torch.from_numpy(windows(len(self.centre), config.windows)).to(device())
         self.opt = torch.optim.Adam(values, lr=config.learning_rate)
         patience = max(config.plateau - 1, 0)  # there the rate falls once more than `patience` epochs brought nothing
         self.rule = torch.optim.lr_scheduler.ReduceLROnPlateau(self.opt, factor=0.1, patience=patience, threshold=0.0)
@@ -111,7 +113,10 @@ class Autoencoder:
     def _scores(self, x: Tensor) -> dict[str, Tensor]:
         flux, ivar = x[:, 0], x[:, 1]
         mean, log_var = self.encoder(flux / self.unit - self.centre).chunk(2, dim=1)
-        found = {"weighted_mse": (ivar * (flux - self.flux(mean)).square()).mean(1)}
+        residual = flux - self.flux(mean)
+        known = ivar @ self.windows
+        signal = ((ivar * residual) @ self.windows).abs() / torch.where(known > 0, known, 1.0).sqrt()
+        found = {"weighted_mse": (ivar * residual.square()).mean(1), "coherent": signal.amax(1)}
         found |= {"kl": _divergence(mean, log_var), "unmasked": (ivar > 0).float().mean(1)}
         if self.config.samples:
             noise = torch.randn(self.config.samples, *mean.shape, device=mean.device)
