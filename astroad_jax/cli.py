@@ -310,8 +310,9 @@ def rank(
     export: Annotated[
         Path | None, typer.Option("--export", metavar="FILE", help="write the ranking (.parquet or .csv) without asking")
     ] = None,
-    by: Annotated[str, typer.Option("--by", metavar="COLUMN", help="of the score files, or lof, or combined")] = "score",
+    by: Annotated[str, typer.Option("--by", metavar="COLUMN", help="of the score files, or lof, combined, any")] = "score",
     scale: Annotated[str, typer.Option("--scale", help="minmax, or rank where a few scores dwarf all others")] = "minmax",
+    alpha: Annotated[float, typer.Option("--alpha", min=0.0, help="how soon a label's reach ends; 0.1: further")] = 1.0,
     who: Annotated[str, typer.Option("--who", metavar="NAME", help="kept with each label")] = "",
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="as astroad score had it")] = None,
     debug: Debug = False,
@@ -329,12 +330,15 @@ def rank(
         asking.check_terminal(silent or (sys.stdin is not None and sys.stdin.isatty()))
         model = bundle.load(run, settings or [])
         objects = ranking.open_objects(model, scores, by)
-        options = asking.Options(labels, None if blind else pictures, every, top, scale, who or os.environ.get("USER", ""))
+        options = asking.Options(
+            labels, None if blind else pictures, every, top, scale, alpha, who or os.environ.get("USER", "")
+        )
         if given:
             asking.set_labels(objects, given, options)
         known = asking.known_labels(objects, labels, print)
         if export is not None:
-            rows = ranking.export(export, objects, ranking.relevance(model, objects, known, scale), known, top)
+            relevance = ranking.relevance(model, objects, known, scale, alpha)
+            rows = ranking.export(export, objects, relevance, known, top)
             print(f"ranking  {export}, {rows} rows")
         if not silent:
             ended = asking.converse(model, objects, known, options, input, print)

@@ -208,9 +208,24 @@ def test_without_labels_the_export_is_the_ranking_by_score(home, objects, here):
     assert not (here / "pictures").exists()
 
 
+def test_a_label_reaches_further_with_a_smaller_alpha(home, model, objects, here):
+    """With none the forest decides for all; as the library has it."""
+    labels.append(here / "labels.sqlite", objects.ids[:4], np.array([5, 0, 5, 0]))
+    known = np.full(len(objects.ids), -1.0)
+    known[:4] = 5, 0, 5, 0
+    for alpha in (1.0, 0.0):
+        assert rank(home, "--export", "r.parquet", "--alpha", alpha).code == 0
+        seed = model.settings.train.seed
+        expected = active.relevance(objects.features, objects.score, known, seed=seed, alpha=alpha)
+        found = pq.read_table(here / "r.parquet")
+        assert found["object_id"].to_pylist() == objects.ids[active.ranked(expected, objects.ids)].tolist()
+    assert "--alpha" in rank(home, "--export", "r.parquet", "--alpha", "-1").err
+
+
 def test_ranking_by_the_local_outlier_factor(home, model, objects, here):
     factor = outliers.lof_of_sample(objects.features)
     expected = {"lof": factor, "combined": combined_rank(objects.score, factor)}
+    expected["any"] = combined_rank(objects.score, factor, rule="max")
     for by, values in expected.items():
         found = ranking.open_objects(model, [home / "scores"], by)
         np.testing.assert_array_equal(found.ids, objects.ids)

@@ -36,6 +36,8 @@ class Options(NamedTuple):
     top : int or None
         Objects shown at most.
     scale : {"minmax", "rank"}
+    alpha : float
+        See `analysis.active.relevance`.
     who : str
         Name kept with each label.
     """
@@ -45,6 +47,7 @@ class Options(NamedTuple):
     every: int = 10
     top: int | None = None
     scale: active.Scale = "minmax"
+    alpha: float = 1.0
     who: str = ""
 
 
@@ -168,7 +171,7 @@ def converse(
     fetch, draw = album.open_album(model, objects, options.pictures) if options.pictures is not None else (None, None)
 
     def rank(label: np.ndarray) -> np.ndarray:
-        now["relevance"] = ranking.relevance(model, objects, label, options.scale)
+        now["relevance"] = ranking.relevance(model, objects, label, options.scale, options.alpha)
         return active.ranked(now["relevance"], objects.ids)[: np.isfinite(objects.score).sum()]
 
     def ask(row: int) -> active.Answer:

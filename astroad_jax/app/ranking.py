@@ -22,7 +22,7 @@ from astroad_jax.errors import AstroadError, ConfigError, DataError, MismatchErr
 
 CACHE = "embedding.npz"  # in a score directory: its objects' embedding, so that a second call need not read them
 KNOWN = ("object_id", "ra", "dec", "label", "score", "p_value", "flags")
-COMPUTED = ("lof", "combined")  # what ranks but stands in no score file: it is a matter of all objects at once
+COMPUTED = ("lof", "combined", "any")  # what ranks but stands in no score file: it is a matter of all objects at once
 RESCORE = "score it again, with the same command as before"
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,8 @@ def open_objects(model: Bundle, directories: Sequence[Path], by: str = "score", 
     ----------
     by : str
         Column that ranks, up = stranger; ``lof``, the local outlier factor of the embedding among these objects (20
-        neighbours; the DESI paper's, section 5.2.2), or ``combined``, the mean of their ranks by it and by the score.
+        neighbours; the DESI paper's, section 5.2.2), or of their ranks by it and by the score the mean (``combined``) or
+        the higher one (``any``).
     embed : bool
         Whether the embedding is wanted: without it no object is read, and only a column ranks.
 
@@ -119,7 +120,7 @@ def open_objects(model: Bundle, directories: Sequence[Path], by: str = "score", 
 def _computed(score: np.ndarray, features: np.ndarray) -> dict[str, np.ndarray]:
     """Columns `COMPUTED`, NaN where there is no score."""
     factor = outliers.lof_of_sample(features)
-    return {"lof": factor, "combined": combined_rank(score, factor)}
+    return {"lof": factor, "combined": combined_rank(score, factor), "any": combined_rank(score, factor, rule="max")}
 
 
 def _length(table: dict[str, np.ndarray]) -> int:
@@ -250,9 +251,12 @@ def exchanged(part: Part, row: int) -> DataError:
     return DataError("a table is not the one that was scored", where=part.partition.path, got=got, fix=RESCORE)
 
 
-def relevance(model: Bundle, objects: Objects, label: np.ndarray, scale: active.Scale = "minmax") -> np.ndarray:
+def relevance(
+    model: Bundle, objects: Objects, label: np.ndarray, scale: active.Scale = "minmax", alpha: float = 1.0
+) -> np.ndarray:
     """`analysis.active.relevance` of the objects, ``(N,)``; `label` is -1 where there is none."""
-    return active.relevance(objects.features, objects.score, label, seed=model.settings.train.seed, scale=scale)
+    options = {"seed": model.settings.train.seed, "scale": scale, "alpha": alpha}
+    return active.relevance(objects.features, objects.score, label, **options)
 
 
 def row_of(objects: Objects, text: str, where: str = "--label") -> int:
