@@ -212,7 +212,7 @@ def _free_port() -> int:
 def pieces(home: Path, settings: Settings) -> list[Row]:
     """Time per row of the same rows in more files, and by more processes."""
     run, rows = trained(home, "dense", settings), []
-    most = max(settings.pieces)
+    most = max(settings.pieces, default=1)
     for count, processes in [(n, 1) for n in settings.pieces] + [(most, n) for n in settings.processes if n > 1]:
         folder, out = home / f"pieces{count}_{processes}", home / f"scored{count}_{processes}"
         folder.mkdir()
