@@ -198,7 +198,7 @@ def _scored(run: Path, sky: Path, out: Path, processes: int = 1) -> dict[str, fl
     outs = [process.communicate()[0] for process in started]
     if any(process.returncode for process in started):
         raise RuntimeError(f"scoring failed: {[process.returncode for process in started]}")
-    return json.loads(outs[0])
+    return json.loads(outs[0].splitlines()[-1])  # several processes say first that they have met
 
 
 def _free_port() -> int:
