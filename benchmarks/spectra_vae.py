@@ -5,8 +5,8 @@
 The DESI paper's network (1000-800-600-500-300-10, dropout 0.2) on synthetic spectra with inverse variance. Training is
 `engine.train.fit` over spectra on the device, timed once compiled, its plateau rule included: after every epoch a pass over
 held-out spectra, a quarter of all. The peer starts from the same weights and has the same rule. Scoring is
-`engine.score.make_scorer`, host arrays in and out: eq. 6 alone, and with the reconstruction probability of `samples` draws
-as well; the peer gives the same components. Both in turn.
+`engine.score.make_scorer`, host arrays in and out: eq. 6 and coherent residuals, and with the reconstruction probability of
+`samples` draws as well; the peer gives the same components. Both in turn.
 
 Keys: pixels=1000, hidden=[800,600,500,300], latent=10, batch=512, rows=4096 (to train on), steps=16 (timed) and call=8
 (steps of a compiled call), batches=[1,64,512,4096] (scored at once), samples=10, repeats=5, seconds=0.2 (least time of a
@@ -152,7 +152,7 @@ def scoring(settings: Settings, samples: int) -> list[Row]:
     method, state = started(settings, samples)
     score, theirs = make_scorer(method), peer(settings, samples, state)
     table = spectra(max(settings.batches), settings.pixels)
-    rows, kind = [], f"probability of {samples} draws" if samples else "eq. 6 alone"
+    rows, kind = [], f"probability of {samples} draws" if samples else "no draws"
     for batch in settings.batches:
         x, ids = table[:batch], np.arange(batch)
         calls: dict[str, Callable[[], Any]] = {"ours": lambda x=x, ids=ids: score(state, x, ids)}

@@ -172,15 +172,17 @@ def _dimensions(out: Path, wave: np.ndarray, model: Model, scored: Scored) -> No
 
 
 def _learning(out: Path, curves: Mapping[str, Any]) -> None:
-    """Recall against labels: an expert's and that of the scores as they are."""
+    """Share of wanted objects against labels: an expert's, by the reach of a label, and that of the scores as they are."""
     if not curves:
         return
     figure, axes_of = plots.panels(len(curves), width=3.6, height=2.8)
-    for axes, (name, curve) in zip(axes_of, curves.items()):
-        axes.plot(curve.labels, curve.share, "o-", color=plots.COLOURS[0], label="active learning")
+    for axes, (name, by_alpha) in zip(axes_of, curves.items()):
+        for i, (alpha, curve) in enumerate(by_alpha.items()):
+            axes.plot(curve.labels, curve.share, "o-", color=plots.COLOURS[2 * i], label=f"active learning, alpha {alpha:g}")
         axes.plot(curve.labels, curve.raw_share, "s--", color=plots.COLOURS[1], label="local outlier factor")
-        axes.set(xlabel="labels", ylabel=f"share of the next {curve.ahead}", ylim=(-0.02, None))
+        axes.set(xlabel="labels", ylabel=f"share of the next {curve.ahead}")
+        axes.margins(y=0.1)
         axes.set_title(name, fontsize=9)
     handles, names = axes_of[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=2, fontsize=9, frameon=False)
+    figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
     plots.save(figure, out / "learning.png")

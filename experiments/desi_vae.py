@@ -30,9 +30,10 @@ paper's), which with so few spectra takes the weighted error of galaxies from 1.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from astroad_jax import preprocess
 from astroad_jax.analysis import active, outliers
@@ -57,9 +58,9 @@ class Settings(Frozen):
     epochs: int = 350
     batch_size: int = 512
     neighbours: int = 20
-    labels: int = 50
-    labels_per_round: int = 50
-    alphas: tuple[float, ...] = (1.0, 0.1)
+    labels: int = Field(50, ge=1)
+    labels_per_round: int = Field(50, ge=1)
+    alphas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field((1.0, 0.1), min_length=1)
     wanted: tuple[str, ...] = ("camera step", "extreme lines")
     seeds: int = 1
     first_seed: int = 0
@@ -230,21 +231,21 @@ def _in_top(score: np.ndarray, own: np.ndarray) -> np.ndarray:
     return top
 
 
-def learning(measures: Measures, settings: Settings, scored: Scored, seed: int) -> dict[str, active.Curve]:
-    """A simulated expert who wants the paper's kinds, and one for each kind alone."""
+def learning(measures: Measures, settings: Settings, scored: Scored, seed: int) -> dict[str, dict[float, active.Curve]]:
+    """A simulated expert who wants the paper's kinds, and one for each kind alone: curves by alpha."""
     kinds = scored.survey.kind
     groups = {" + ".join(settings.wanted): settings.wanted} | {kind: (kind,) for kind in desi_anomalies.KINDS}
     curves = {}
     for name, wanted in groups.items():
         if not np.isin(kinds, wanted).any():
             continue
-        rounds = -(-settings.labels // settings.labels_per_round)
-        sizes = {"labels_per_round": settings.labels_per_round, "rounds": rounds, "seed": seed}
+        each = min(settings.labels, settings.labels_per_round)
+        sizes = {"labels_per_round": each, "rounds": -(-settings.labels // each), "seed": seed}
         for alpha in settings.alphas:
             curve = active.simulate(scored.codes, scored.scores["lof"], np.isin(kinds, wanted), alpha=alpha, **sizes)
             after, method = int(curve.labels[-1]), f"active learning, alpha {alpha:g}"
             measures.note(name, method, f"share of the next 100 after {after} labels", curve.share[-1])
-            curves.setdefault(name, curve)
+            curves.setdefault(name, {})[alpha] = curve
         measures.note(name, "lof", f"share of the next 100 after {after} seen", curve.raw_share[-1])
     return curves
 

@@ -10,7 +10,7 @@ mocks' 85, 90 and 95 % thresholds, the AUROC of observed against mock, which is 
 and the Kolmogorov-Smirnov distance), and against brightness, size, concentration and asymmetry, measured in both alike.
 
 The paper has 1,524,118 mocks of Horizon-AGN and 17,611 galaxies of CANDELS, and prints figures, no numbers: its finding is
-that observations score higher. Settings as in `experiments.wgan_mergers`.
+that observations score higher. Networks, training and search are set as in `experiments.wgan_mergers`.
 """
 
 from __future__ import annotations

@@ -9,14 +9,15 @@ companion is seen (tables 1 and 2), pre-mergers without one, and post-mergers (t
 concentration, asymmetry, smoothness, Gini and M20 (``pip install 'astroad_jax[morphology]'``; ``kmeans=false`` goes
 without).
 
-As in the paper, these images have no noise (it adds noise in its section 4.2 only; ``noise=true`` for it), and isolated
-galaxies have masses up to 10^10.75 suns where mergers reach 10^12 (``isolated_mass``). The paper has 531,922 galaxies of
+As the paper's seem to be (it adds noise in its section 4.2 only), these images are without noise (``noise=true`` for it);
+every companion in the frame then counts as seen, and every other one is outside it. Isolated galaxies have masses up to
+10^10.75 suns where mergers reach 10^12 (``isolated_mass``), as in the paper. The paper has 531,922 galaxies of
 Horizon-AGN and some 10^6 epochs, here are a mock sky and as many steps as two cores can take: networks half as wide
 (``method.width=32`` for the paper's size), a faster learning rate, fewer critic steps, and the direct search of z
 (``method.search=mu`` for the paper's, ``method.iterations=500``). Its scaling of the images is not known: here each is
 divided by its brightest pixel (``peak=false`` for none) and stretched by an asinh that turns logarithmic at a hundredth
-of it (``softening``; with ``peak=false`` in units of the noise that the sky would have). `model=fanogan` adds the encoder
-and starts the search from it. Figures, tables and ``results.json`` go to ``--out``. Time on 2 cores: see
+of it (``softening``; with ``peak=false`` in units of the noise that the sky would have, and ten of them). `model=fanogan`
+adds the encoder and starts the search from it. Figures, tables and ``results.json`` go to ``--out``. Time on 2 cores: see
 experiments/RESULTS.md.
 """
 
@@ -44,7 +45,7 @@ class Settings(gan.Searched):
     noise: bool = False
     isolated_mass: float = 10.75
     peak: bool = True
-    softening: float = Field(0.01, gt=0)
+    softening: float | None = Field(None, gt=0)
     kmeans: bool = True
     jobs: int = 2
 
@@ -153,7 +154,8 @@ def scaled(settings: Settings, images: Sequence[np.ndarray]) -> list[np.ndarray]
     unit = 1.0 if settings.peak else sky_noise()
     if settings.peak:
         images = [x / x.max(axis=(1, 2, 3), keepdims=True) for x in images]
-    scaler = preprocess.fit(images[0], Preprocess(scale="asinh", softening=settings.softening * unit))
+    softening = settings.softening or (0.01 if settings.peak else 10.0)
+    scaler = preprocess.fit(images[0], Preprocess(scale="asinh", softening=softening * unit))
     return [gan.scaled(scaler, x, "mock sky") for x in images]
 
 

@@ -89,7 +89,8 @@ def test_scores_do_not_depend_on_how_many_images_fit_into_memory(trained, tmp_pa
     monkeypatch.setattr("astroad_jax.data.source.BYTES", limit)
     scoring.score(model, [path], tmp_path / "read")
     assert (tmp_path / "whole" / "sky.parquet").read_bytes() == (tmp_path / "read" / "sky.parquet").read_bytes()
-    monkeypatch.setattr(scoring, "AT_ONCE", 8 * 8 * 3 * 4 * 20)
+    for name in ("AT_ONCE", "AT_ONCE_CPU"):
+        monkeypatch.setattr(scoring, name, 8 * 8 * 3 * 4 * 20)
     sizes = [len(chunk.x) for chunk in scoring._chunks(model, data.open_source(path))]
     assert sizes == [16] * 5 + [10]
     scoring.score(model, [path], tmp_path / "parts")

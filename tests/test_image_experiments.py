@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from astroad_jax.data import sky
 from astroad_jax.errors import ConfigError, DataError
 from experiments import common, galaxy_gans, gan, sim_vs_obs, wgan_mergers
 
@@ -72,6 +73,29 @@ def test_groups_are_those_of_the_papers_tables():
         "post-mergers": [6],
         "isolated pre-mergers + post-mergers": [5, 6],
     }
+
+
+@pytest.mark.parametrize(("noise", "peak"), [(False, True), (True, False)])
+def test_mock_images_are_scaled_by_their_peak_or_by_the_skys_noise(noise, peak):
+    settings = wgan_mergers.Settings(size=32, train_images=40, test_images=4, noise=noise, peak=peak)
+    train, test = wgan_mergers.survey(settings)
+    assert train["stellar_mass"].max() <= 10.75 < test["stellar_mass"].max()
+    assert (train["image"] < 0).any() == noise
+    x, held = wgan_mergers.scaled(settings, [train["image"], test["image"]])
+    assert x.min() == -1
+    assert x.max() == 1
+    if peak:
+        np.testing.assert_array_equal(held.max(axis=(1, 2, 3)), np.ones(len(held)))  # each has its own
+        image = train["image"][3] / train["image"][3].max()
+        least = min((one / one.max()).min() for one in train["image"])
+        low, high = np.arcsinh(least / 0.01), np.arcsinh(100)
+        np.testing.assert_allclose(x[3], 2 * (np.arcsinh(image / 0.01) - low) / (high - low) - 1, atol=1e-5)
+
+
+def test_the_skys_noise_is_that_of_its_images():
+    empty = sky.draw(sky.Sky(size=64, redshift=(2.9, 3.0), mass=(10.0, 10.1)), 20, "isolated", seed=0)["image"]
+    edges = np.concatenate([empty[:, :8], empty[:, -8:]], axis=1)
+    assert np.std(edges) == pytest.approx(wgan_mergers.sky_noise(), rel=0.1)
 
 
 def test_shares_are_counted_above_the_training_scores_thresholds():

@@ -189,6 +189,11 @@ def test_combined_rank_is_the_mean_of_rank_fractions():
     assert ranks.combined_rank(np.zeros(0)).shape == (0,)
 
 
+def test_a_rule_that_is_none():
+    with pytest.raises(DataError, match="no such rule"):
+        ranks.combined_rank(np.zeros(3), rule="median")
+
+
 @pytest.mark.parametrize("scores", [(), (np.zeros(3), np.zeros(4)), (np.zeros((3, 1)),)])
 def test_scores_of_unlike_objects(scores):
     with pytest.raises(DataError, match="not of the same objects"):

@@ -41,6 +41,12 @@ def test_the_experiment_runs_and_resumes(folder, tmp_path):
     assert (tmp_path / "results.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("change", ["alphas=[]", "alphas=[-1]", "labels_per_round=0", "labels=0"])
+def test_settings_that_cannot_be_are_refused_before_any_training(change, tmp_path):
+    with pytest.raises(ConfigError, match=change.split("=")[0]):
+        desi_vae.main(["--smoke", "--out", str(tmp_path), change])
+
+
 def scored(kinds: np.ndarray, score: np.ndarray) -> desi_vae.Scored:
     """As little of a scored survey as is counted."""
     count = len(kinds)

@@ -227,6 +227,42 @@ def test_windows_cover_every_pixel_and_are_no_wider_than_the_object():
     assert held[-1, held.sum(0) == 7][-1] == 1
 
 
+@pytest.mark.parametrize("width", [8, 60, 150])
+def test_as_many_pixels_as_a_window_has_are_nearly_all_in_one(width):
+    held = windows(1000, (width,))
+    for start in range(1000 - width + 1):
+        assert held[start : start + width].sum(0).max() >= 7 / 8 * width
+
+
+def test_a_masked_window_counts_for_nothing_and_large_weights_do_not_overflow():
+    held = windows(20, (5,))
+    difference, weight = np.zeros((3, 20), np.float32), np.ones((3, 20), np.float32)
+    difference[:2, 12] = 3.0
+    weight[1, 10:] = 0.0
+    weight[2], difference[2, 4] = 1.5e38, 1e-18
+    found = np.asarray(coherent(jnp.asarray(difference), jnp.asarray(weight), held))
+    expected = 3 / np.sqrt(5), 0.0, 1e-18 * np.sqrt(1.5e38) / np.sqrt(5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert coherent(jnp.zeros((1, 20)), jnp.zeros((1, 20)), held) == 0
+
+
+@pytest.mark.parametrize("values", [(), (1,)])
+def test_windows_that_cannot_be(values):
+    with pytest.raises(ConfigError, match="windows"):
+        configure({**TINY, "windows": values})
+
+
+def test_windows_are_for_spectra():
+    with pytest.raises(ConfigError, match="windows are for spectra"):
+        configure({"name": "vae", "windows": (3,)})
+    config = configure({**TINY, "likelihood": "learnt", "windows": (3,)})
+    with pytest.raises(ConfigError, match="windows are for spectra"):
+        build(config, Plan(6, 12, 2, 2, shape=(6,)))
+    made = build(configure({**TINY, "likelihood": "learnt"}), Plan(6, 12, 2, 2, shape=(6,)))
+    state = jax.jit(made.stages[0].init)(jax.random.key(1), {"x": np.ones((4, 6), np.float32)}, None)
+    assert "coherent" not in made.score(jax.random.key(0), state, {"x": np.ones(6, np.float32)})
+
+
 # Masked pixels
 
 

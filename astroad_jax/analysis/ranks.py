@@ -12,7 +12,7 @@ RULES = {"mean": np.mean, "max": np.max}
 
 
 def combined_rank(*scores: np.ndarray, rule: Literal["mean", "max"] = "mean") -> np.ndarray:
-    """Mean, or largest, over scores of the share of objects that an object outranks: 1 = the strangest, 0 = the plainest.
+    """Mean, or largest, over scores of the share of objects that an object outranks: 0 = the plainest by all of them.
 
     Ranks forget units and tails, so that reconstruction error and local outlier factor weigh the same whatever they
     measure; the DESI paper (Nicolaou et al.) suggests to combine the two and gives no rule. An object's fraction of one
@@ -24,8 +24,8 @@ def combined_rank(*scores: np.ndarray, rule: Literal["mean", "max"] = "mean") ->
     *scores : (N,) float
         Up = stranger. A null score (NaN) in any of them leaves the object out of the ranking.
     rule : {"mean", "max"}
-        ``mean``: strange is what all scores find strange. ``max``: strange is what any of them does, as where each sees a
-        kind of object that the others do not.
+        ``mean``: strange is what all scores find strange; 1 is the strangest by all of them. ``max``: strange is what any
+        of them does, as where each sees a kind of object that the others do not; each score's strangest is at 1.
 
     Returns
     -------
@@ -36,8 +36,10 @@ def combined_rank(*scores: np.ndarray, rule: Literal["mean", "max"] = "mean") ->
     Raises
     ------
     DataError
-        No scores, or scores of unlike lengths.
+        No scores, scores of unlike lengths, or a rule that is none.
     """
+    if rule not in RULES:
+        raise DataError("no such rule", expected=", ".join(RULES), got=rule, fix="choose one of these")
     from scipy.stats import rankdata
 
     columns = [np.asarray(score, np.float64) for score in scores]

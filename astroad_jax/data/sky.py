@@ -9,8 +9,8 @@ kind             what it is, after Margalef-Bentabol et al. (2020), section 4.1
 ===============  ============================================================================================
 ``isolated``     one galaxy, smooth or with arms, mildly lopsided: the paper's training set
 ``pair``         two galaxies with their centres in the frame: pre-mergers with a neighbour (its tables 1 and 2)
-``hidden_pair``  the companion is outside the frame (70%) or below the detection limit; half of the main galaxies
-                 are mildly disturbed: pre-mergers without a neighbour (its table 3)
+``hidden_pair``  the companion is outside the frame (70%, or all of them on a sky without noise) or below the detection
+                 limit; half of the main galaxies are mildly disturbed: pre-mergers without a neighbour (its table 3)
 ``post_merger``  one disturbed remnant (its table 3)
 ===============  ============================================================================================
 

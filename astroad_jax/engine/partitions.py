@@ -264,5 +264,5 @@ def _open_writer(path: Path, table: Any, note: dict[str, Any]) -> Any:
     import pyarrow.parquet as pq
 
     schema = table.schema.with_metadata({name: json.dumps(value, sort_keys=True) for name, value in note.items()})
-    # Hardly a value comes twice: looking for those that do takes three times as long as all else, and makes files larger.
+    # Few values come twice: to look for those that do takes about as long as all else, and makes the files larger.
     return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False, write_page_checksum=True)

@@ -99,8 +99,18 @@ def _mean(x: jax.Array, out: jax.Array) -> jax.Array:
 def difference(x: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Object minus reconstruction, and the weights.
 
-    The difference is 0 where masked, before anything is squared: whatever number stands there, neither the cost nor its
-    gradient can overflow.
+    Parameters
+    ----------
+    x : (B, ...) array
+        Objects.
+    mean : (B, F) array
+        What they were rebuilt as.
+
+    Returns
+    -------
+    residual, weight : (B, F) arrays
+        The weight as `planes` has it. The residual is 0 where masked, before anything is squared: whatever number stands
+        there, neither the cost nor its gradient can overflow.
     """
     flux, weight = planes(x)
     return jnp.where(weight > 0, flux - mean, 0.0), weight

@@ -88,7 +88,8 @@ class Config(Dense):
         Which component is the score, of ``ivar`` and ``learnt``.
     windows : tuple of int
         Widths in pixels of the windows that the component `coherent` looks through; of spectra only. 60 and 150 of the
-        1,000 pixels of a DESI spectrum are 240 and 590 Angstrom.
+        1,000 pixels of a DESI spectrum are 240 and 590 Angstrom; what is wider than the object is as wide as it. That
+        component cannot be the score.
     """
 
     VARYING: ClassVar[tuple[str, ...]] = tuple(SPECTRA)
@@ -109,7 +110,7 @@ class Config(Dense):
         0, ge=0, description="epochs without improvement after which the learning rate falls tenfold; 0: never"
     )
     score_by: ScoreBy | None = Field(None, description="of spectra: which score is the score")
-    windows: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    windows: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         (60, 150), min_length=1, description="of spectra: pixels over which residuals that hang together are averaged"
     )
 
@@ -383,6 +384,14 @@ def nets_of(config: Config, plan: Plan) -> Nets:
             expected="objects of shape (2, pixels): flux and inverse variance",
             got=plan.shape or f"{plan.num_features} numbers",
             fix="read spectra that have one, or set method.likelihood = fixed or learnt",
+        )
+    if not spectra and config.windows != type(config).model_fields["windows"].default:
+        raise ConfigError(
+            "windows are for spectra",
+            where="method.windows",
+            expected="objects of shape (2, pixels): flux and inverse variance",
+            got=plan.shape or f"{plan.num_features} numbers",
+            fix="leave it out",
         )
     likelihood = LIKELIHOODS[config.likelihood](config)
     pixels = plan.num_features // 2 if spectra and config.likelihood != "fixed" else plan.num_features
