@@ -304,12 +304,8 @@ def rank(
     every: Annotated[int, typer.Option("--every", min=1, help="labels after which all is ranked anew")] = 10,
     pictures: Annotated[Path, typer.Option("--pictures", metavar="DIR", help="for the pictures")] = Path("pictures"),
     blind: Annotated[bool, typer.Option("--no-pictures", help="draw none")] = False,
-    label: Annotated[
-        list[str] | None, typer.Option("--label", metavar="ID=VALUE", help="set a label without asking; -1 takes it back")
-    ] = None,
-    export: Annotated[
-        Path | None, typer.Option("--export", metavar="FILE", help="write the ranking (.parquet or .csv) without asking")
-    ] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="ID=VALUE", help="set one; -1 takes it back")] = None,
+    export: Annotated[Path | None, typer.Option("--export", metavar="FILE", help="the ranking (.parquet or .csv)")] = None,
     by: Annotated[str, typer.Option("--by", metavar="COLUMN", help="of the score files, or lof, combined, any")] = "score",
     scale: Annotated[str, typer.Option("--scale", help="minmax, or rank where a few scores dwarf all others")] = "minmax",
     alpha: Annotated[float, typer.Option("--alpha", min=0.0, help="how soon a label's reach ends; 0.1: further")] = 1.0,

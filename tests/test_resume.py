@@ -129,6 +129,21 @@ def test_resuming_with_another_configuration_is_refused(sky, run, finished, sett
     assert runs.contents(run) == runs.contents(finished)
 
 
+def test_a_run_begun_before_a_hyper_parameter_existed_goes_on(sky, run, finished):
+    """As if `weight_decay` were new: the run was made with what is its default."""
+    path = run / "config.toml"
+    lines = path.read_text().splitlines(keepends=True)
+    older = [line for line in lines if not line.startswith("weight_decay =")]
+    assert len(older) == len(lines) - 1
+    path.write_text("".join(older))
+    assert again(sky, run).code == 0
+    assert runs.contents(run) == runs.contents(finished)
+    path.write_text("".join(older))
+    refused = again(sky, run, "method.weight_decay=0.5")
+    assert refused.code == 2
+    assert "method.weight_decay" in refused.err
+
+
 def test_resuming_with_other_data_is_refused(sky, run, finished, tmp_path):
     whole = sky.read_bytes()
     columns = runs.survey()

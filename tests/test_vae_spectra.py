@@ -19,7 +19,7 @@ from astroad_jax.engine.feed import resident, with_valid
 from astroad_jax.engine.score import make_reconstructor, make_scorer
 from astroad_jax.engine.train import Fitted, Hooks, Saved, fit
 from astroad_jax.errors import ConfigError
-from astroad_jax.methods import build, configure, likelihoods, plateau, vae
+from astroad_jax.methods import build, configure, likelihoods, plateau, vae, vae_pixels
 from astroad_jax.methods.coherent import coherent, windows
 from astroad_jax.nets import forward
 from astroad_jax.types import Feed, Method, Plan
@@ -175,7 +175,7 @@ def test_pixels_add_up_to_the_scores(kind):
     nets, made, state, _, _, score = started(likelihood=kind)
     x, ids = spectra(6), np.arange(6) + 7
     whole = score(state, x, ids)
-    parts = make_scorer(made._replace(score=vae.by_pixel(nets, 4)))(state, x, ids)
+    parts = make_scorer(made._replace(score=vae_pixels.by_pixel(nets, 4)))(state, x, ids)
     masked = x[:, 1] == 0
     for values in parts.values():
         np.testing.assert_array_equal(np.isnan(values), masked)

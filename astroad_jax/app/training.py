@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,11 @@ class Prepared(NamedTuple):
     checksum: str  # of the training rows
 
 
+def _resolved(method: dict[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters with their defaults."""
+    return configure(method).model_dump()
+
+
 def train(source: data.Source, settings: config.Run, out: Path, progress: bool = False) -> Fitted:
     """Train a model on a table and calibrate it; the same call resumes a stopped run.
 
@@ -46,14 +51,14 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
         What is wrong with table, configuration or directory, and what to do about it.
     """
     out = Path(out)
-    settings = settings.model_copy(update={"method": configure(settings.method).model_dump()})
+    settings = settings.model_copy(update={"method": _resolved(settings.method)})
     roles = data.find_roles(source, settings.data)
     if not roles.id:
         log.warning("%s has no id column (data.id): its objects are numbered by row", source.path)
     prepared = (_stream if settings.data.stream else _load)(source, roles, settings)
     method, options = bundle.make_method(prepared.schema, settings), settings.train
     _check_heeded(method, settings)
-    with rundir.open_run(out, settings, prepared.feed, options.keep_checkpoints) as hooks:
+    with rundir.open_run(out, settings, prepared.feed, options.keep_checkpoints, _resolved) as hooks:
         if is_primary():
             bundle.save_schema(out, prepared.schema, settings)
             preprocess.save(prepared.scaler, out / "preprocess.npz")

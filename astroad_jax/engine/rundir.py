@@ -30,15 +30,19 @@ from astroad_jax.engine.train import Hooks, Row, Saved
 from astroad_jax.errors import CorruptError, DataError, MismatchError
 from astroad_jax.types import Batch, Feed, Method, State
 
+Resolve = Callable[[dict[str, Any]], dict[str, Any]]  # a method's hyper-parameters, completed by its defaults
 PACKAGES = ("astroad_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 @contextmanager
-def open_run(directory: Path, settings: config.Run, feed: Feed, keep: int = 3) -> Iterator[Hooks]:
+def open_run(
+    directory: Path, settings: config.Run, feed: Feed, keep: int = 3, resolve: Resolve | None = None
+) -> Iterator[Hooks]:
     """Start a run in `directory`, or go on with the one that is there.
 
     Yields the hooks for `train.fit`. While open, the directory is locked, and the first SIGINT or SIGTERM asks the loop
-    to checkpoint and stop.
+    to checkpoint and stop. With `resolve` the method's hyper-parameters that are held there are completed before they are
+    compared: one that did not exist when the run began has its default.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def open_run(directory: Path, settings: config.Run, feed: Feed, keep: int = 3) -
         _make(directory)
     with processes.primary_only(lambda: files.lock(directory)), asked_to_stop() as stop:
         if primary:
-            _claim(directory, settings, feed)
+            _claim(directory, settings, feed, resolve)
         found = checkpoint.newest(directory / "checkpoints")
         if primary:
             _truncate(directory / "metrics.jsonl", found[1]["total_step"] if found else 0)
@@ -80,7 +84,7 @@ def _make(directory: Path) -> None:
         ) from error
 
 
-def _claim(directory: Path, settings: config.Run, feed: Feed) -> None:
+def _claim(directory: Path, settings: config.Run, feed: Feed, resolve: Resolve | None) -> None:
     """Write what identifies the run, or compare with what is there."""
     path, proof = directory / "config.toml", directory / "provenance.json"
     if not proof.exists():
@@ -88,6 +92,8 @@ def _claim(directory: Path, settings: config.Run, feed: Feed) -> None:
         files.write_sealed(proof, provenance(feed))
         return
     held = config.load(path)
+    if resolve is not None and held.method.get("name") == settings.method.get("name"):
+        held = held.model_copy(update={"method": resolve(held.method)})
     differing = config.differences(held, settings.model_copy(update={"score": held.score}))
     if files.read_sealed(proof)["data"] != feed.fingerprint:
         differing.append("the training data")
