@@ -87,7 +87,8 @@ class Config(Dense):
     score_by : {"weighted_mse", "probability"}, optional
         Which component is the score, of ``ivar`` and ``learnt``.
     windows : tuple of int
-        Widths in pixels of the windows that the component `coherent` looks through; of spectra only. 60 and 150 of the
+        Widths in pixels of the windows that the component `coherent` looks through; of spectra only; none by default, for
+        on CPU an export does not repeat its last bits yet, and is refused. 60 and 150 of the
         1,000 pixels of a DESI spectrum are 240 and 590 Angstrom; what is wider than the object is as wide as it. That
         component cannot be the score.
     """
@@ -111,7 +112,7 @@ class Config(Dense):
     )
     score_by: ScoreBy | None = Field(None, description="of spectra: which score is the score")
     windows: tuple[Annotated[int, Field(ge=2)], ...] = Field(
-        (60, 150), min_length=1, description="of spectra: pixels over which residuals that hang together are averaged"
+        (), description="of spectra: pixels over which residuals that hang together are averaged; none: no such component"
     )
 
     @model_validator(mode="before")
