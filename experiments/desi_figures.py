@@ -178,7 +178,13 @@ def _learning(out: Path, curves: Mapping[str, Any]) -> None:
     figure, axes_of = plots.panels(len(curves), width=3.6, height=2.8)
     for axes, (name, by_alpha) in zip(axes_of, curves.items()):
         for i, (alpha, curve) in enumerate(by_alpha.items()):
-            axes.plot(curve.labels, curve.share, "o-", color=plots.COLOURS[2 * i], label=f"active learning, alpha {alpha:g}")
+            axes.plot(
+                curve.labels,
+                curve.share,
+                "o-",
+                color=plots.COLOURS[2 * i % len(plots.COLOURS)],
+                label=f"active learning, alpha {alpha:g}",
+            )
         axes.plot(curve.labels, curve.raw_share, "s--", color=plots.COLOURS[1], label="local outlier factor")
         axes.set(xlabel="labels", ylabel=f"share of the next {curve.ahead}")
         axes.margins(y=0.1)

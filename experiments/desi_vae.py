@@ -148,7 +148,7 @@ def trained(settings: Settings, survey: Survey, seed: int, out: Path) -> tuple[M
     options = {"epochs": settings.epochs, "batch_size": settings.batch_size, "seed": seed, "out": out / "run"}
     model = spectra_model.train(values, (z[train], z[~train]), scaler, **options)
     codes, found = model.embed(z), model.score(z, survey.ids)
-    scores = {name: found[name] for name in ("weighted_mse", "probability", "coherent")}
+    scores = {name: found[name] for name in ("weighted_mse", "probability", "coherent") if name in found}
     scores["lof"] = outliers.lof_of_sample(codes, k=settings.neighbours)
     scores["combined"] = combined_rank(scores["weighted_mse"], scores["lof"])
     scores["any"] = combined_rank(scores["weighted_mse"], scores["lof"], rule="max")

@@ -87,10 +87,9 @@ class Config(Dense):
     score_by : {"weighted_mse", "probability"}, optional
         Which component is the score, of ``ivar`` and ``learnt``.
     windows : tuple of int
-        Widths in pixels of the windows that the component `coherent` looks through; of spectra only; none by default, for
-        on CPU an export does not repeat its last bits yet, and is refused. 60 and 150 of the
-        1,000 pixels of a DESI spectrum are 240 and 590 Angstrom; what is wider than the object is as wide as it. That
-        component cannot be the score.
+        Widths in pixels of the windows that the component `coherent` looks through, of spectra only; what is wider than
+        the object is as wide as it. 60 and 150 of the 1,000 pixels of a DESI spectrum are 240 and 590 Angstrom. None by
+        default: on CPU an export does not repeat that component's last bits, and is refused. It cannot be the score.
     """
 
     VARYING: ClassVar[tuple[str, ...]] = tuple(SPECTRA)
@@ -127,7 +126,7 @@ class Config(Dense):
         """A key that this likelihood does not look at is refused, rather than given and ignored."""
         if self.likelihood == "fixed" and (self.score_by is not None or self.samples < 1):
             raise ValueError("the fixed likelihood has one score, a mean over samples >= 1: score_by is not for it")
-        if self.likelihood == "fixed" and self.windows != type(self).model_fields["windows"].default:
+        if self.likelihood == "fixed" and self.windows:
             raise ValueError("windows are for spectra: leave them out, or set likelihood = ivar or learnt")
         if self.likelihood != "fixed" and (self.score_by is None or self.sigma != 1.0):
             raise ValueError("sigma is the fixed likelihood's; this one has score_by = weighted_mse or probability")
@@ -358,24 +357,17 @@ def nets_of(config: Config, plan: Plan) -> Nets:
     Raises
     ------
     ConfigError
-        ``ivar`` for objects that have no inverse variance.
+        ``ivar``, or windows, for objects that have no inverse variance.
     """
     spectra = len(plan.shape) == 2 and plan.shape[0] == 2
-    if config.likelihood == "ivar" and not spectra:
+    if not spectra and (config.likelihood == "ivar" or config.windows):
+        ivar = config.likelihood == "ivar"
         raise ConfigError(
-            "these objects have no inverse variance",
-            where="method.likelihood",
+            "these objects have no inverse variance" if ivar else "windows are for spectra",
+            where="method.likelihood" if ivar else "method.windows",
             expected="objects of shape (2, pixels): flux and inverse variance",
             got=plan.shape or f"{plan.num_features} numbers",
-            fix="read spectra that have one, or set method.likelihood = fixed or learnt",
-        )
-    if not spectra and config.windows != type(config).model_fields["windows"].default:
-        raise ConfigError(
-            "windows are for spectra",
-            where="method.windows",
-            expected="objects of shape (2, pixels): flux and inverse variance",
-            got=plan.shape or f"{plan.num_features} numbers",
-            fix="leave it out",
+            fix="read spectra that have one, or set method.likelihood = fixed or learnt" if ivar else "leave them out",
         )
     likelihood = LIKELIHOODS[config.likelihood](config)
     pixels = plan.num_features // 2 if spectra and config.likelihood != "fixed" else plan.num_features
@@ -389,7 +381,7 @@ def build(config: Config, plan: Plan) -> Method:
     tx = adam_l2(config.learning_rate, config.weight_decay)
     options = {"likelihood": likelihood, "beta": config.beta, "draws": config.draws}
     options |= {"samples": config.samples, "score_by": config.score_by, "num_steps": plan.num_steps}
-    options |= {"widths": config.windows}
+    options["widths"] = config.windows
     if not config.plateau:
         return vae(encoder, decoder, tx=tx, **options)
     made = vae(encoder, decoder, tx=plateau.scaled(tx), **options)
