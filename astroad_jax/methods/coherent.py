@@ -5,7 +5,7 @@ half a standard deviation over 300 pixels adds 0.08 to a mean over 1,000 that sc
 signal-to-noise of the mean of 150 of those pixels is 6. Here residuals are therefore averaged over windows, weighted by the
 inverse variance, and an object is as strange as the least likely of its windows. This score is not the paper's.
 
-A single pixel does, if it is far enough off: one of 30 sigma is 4.5 in a window of 45 like it. And wherever the model is not
+A single pixel does, if it is far enough off: one of 30 sigma is 3.9 in a window of 60. And wherever the model is not
 exact, the score rises with the object's signal-to-noise, as eq. 6 does.
 """
 
