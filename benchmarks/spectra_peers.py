@@ -9,12 +9,13 @@ import itertools
 import time
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from astroad_jax.methods import vae
-from astroad_jax.methods.coherent import windows
+from astroad_jax.methods.coherent import sums
 from benchmarks.peers import device, synchronise
 
 
@@ -41,7 +42,8 @@ class Autoencoder:
         values = itertools.chain(self.encoder.parameters(), self.decoder.parameters())
         self.unit = state.encoder["params"]["Dense_0"]["kernel"].shape[0] ** -0.5
         self.centre = torch.from_numpy(np.array(state.centre)).to(device())
-        self.windows = torch.from_numpy(windows(len(self.centre), config.windows)).to(device())
+        held = [sums(jnp.eye(len(self.centre)), min(width, len(self.centre))) for width in config.windows]
+        self.windows = torch.from_numpy(np.concatenate(held, axis=1)).to(device())
         self.opt = torch.optim.Adam(values, lr=config.learning_rate)
         patience = max(config.plateau - 1, 0)  # there the rate falls once more than `patience` epochs brought nothing
         self.rule = torch.optim.lr_scheduler.ReduceLROnPlateau(self.opt, factor=0.1, patience=patience, threshold=0.0)

@@ -72,7 +72,7 @@ def spectra(rows: int, pixels: int, seed: int = 0) -> np.ndarray:
 def config(settings: Settings, samples: int) -> vae.Config:
     """The paper's hyper-parameters at the sizes asked for."""
     sizes = {"hidden": settings.hidden, "latent": settings.latent, "samples": samples}
-    return configure({"name": "vae", "likelihood": "ivar", "windows": (60, 150), **sizes})
+    return configure({"name": "vae", "likelihood": "ivar", **sizes})
 
 
 def plan(settings: Settings, num_steps: int) -> Plan:

@@ -71,7 +71,7 @@ SMOKE = {
     "size": 400, "planted": 0.02, "bins": 200, "epochs": 2, "batch_size": 64, "labels": 20,
     "vae": {"hidden": (32, 16), "latent": 3, "samples": 2},
 }  # fmt: skip
-DEFAULTS: dict[str, Any] = {"name": "vae", "likelihood": "ivar", "plateau": 35, "dropout": 0.0, "windows": (60, 150)}
+DEFAULTS: dict[str, Any] = {"name": "vae", "likelihood": "ivar", "plateau": 35, "dropout": 0.0}
 TOP = 100 / 155_952  # share of the training rows that the paper looks at as the strangest
 PAPER = {
     "weighted MSE": {"all": 1.12, "GALAXY": 1.09, "STAR": 1.87, "QSO": 2.57},

@@ -96,12 +96,17 @@ while True:
         break
     assert ended == -signal.SIGKILL, ended
     broken(f"point{point}", ended)
-killed = 0
+tried = killed = 0
 rng = random.Random(0)
-for moment in range(moments):
-    (home / f"moment{moment}").mkdir()
-    killed += child(home / f"moment{moment}", pause=rng.uniform(0.02, 1.0) * took) != 0
-    broken(f"moment{moment}", 0)
+while killed < moments:
+    name, pause = f"moment{tried}", rng.random() * took
+    (home / name).mkdir()
+    if child(home / name, pause=pause):
+        killed += 1
+    else:
+        took = min(took, pause)  # it had ended by then: where this machine was busy only at first
+    broken(name, 0)
+    tried += 1
 print(point - 1, killed)
 """
 
@@ -114,7 +119,7 @@ def test_killed_between_any_two_writes_and_at_random_moments(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     points, killed = map(int, done.stdout.split())
     assert points > 20
-    assert killed > 5
+    assert killed == 20
 
 
 def attempted(out: Path, fault: str) -> int | None:

@@ -20,7 +20,7 @@ from astroad_jax.engine.score import make_reconstructor, make_scorer
 from astroad_jax.engine.train import Fitted, Hooks, Saved, fit
 from astroad_jax.errors import ConfigError
 from astroad_jax.methods import build, configure, likelihoods, plateau, vae, vae_pixels
-from astroad_jax.methods.coherent import coherent, windows
+from astroad_jax.methods.coherent import coherent, sums
 from astroad_jax.nets import forward
 from astroad_jax.types import Feed, Method, Plan
 
@@ -211,39 +211,47 @@ def test_coherent_hears_a_step_that_the_mean_square_does_not():
     noise = np.random.default_rng(0).normal(size=(500, 600))
     step = noise[:50].copy()
     step[:, 200:400] += 0.5
-    both, ivar, held = np.concatenate([noise, step]), np.ones((550, 600)), windows(600, (60, 150))
-    score = np.asarray(coherent(jnp.asarray(both, jnp.float32), jnp.asarray(ivar, jnp.float32), held))
+    both, ivar = np.concatenate([noise, step]), np.ones((550, 600))
+    score = np.asarray(coherent(jnp.asarray(both, jnp.float32), jnp.asarray(ivar, jnp.float32), (60, 150)))
     assert score[500:].min() > np.quantile(score[:500], 0.9)
     assert np.median(score[500:]) == pytest.approx(0.5 * np.sqrt(150) + 0.8, abs=0.5)
     error = (both**2).mean(1)
     assert np.median(error[500:]) < np.quantile(error[:500], 0.97)
 
 
-def test_windows_cover_every_pixel_and_are_no_wider_than_the_object():
-    held = windows(100, (7, 40, 500))
-    assert set(held.sum(0)) == {7.0, 40.0, 100.0}
-    assert held[:, held.sum(0) == 7].any(1).all()
-    assert held[:, held.sum(0) == 40].any(1).all()
-    assert held[-1, held.sum(0) == 7][-1] == 1
+def held(pixels: int, width: int) -> np.ndarray:
+    """Which pixels ``(pixels, windows)`` are in which window."""
+    return np.asarray(sums(jnp.eye(pixels), width))
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 40, 60, 63, 100])
+def test_windows_are_whole_and_cover_every_pixel(width):
+    found = held(100, width)
+    assert set(found.ravel()) <= {0.0, 1.0}
+    np.testing.assert_array_equal(found.sum(0), width)
+    assert found.any(1).all()
+    assert (np.abs(np.diff(found, axis=0)).sum(0) + found[0] + found[-1] == 2).all()  # of pixels side by side
+    assert found[-1, -1] == 1
 
 
 @pytest.mark.parametrize("width", [8, 60, 150])
 def test_as_many_pixels_as_a_window_has_are_nearly_all_in_one(width):
-    held = windows(1000, (width,))
+    found = held(1000, width)
     for start in range(1000 - width + 1):
-        assert held[start : start + width].sum(0).max() >= 7 / 8 * width
+        assert found[start : start + width].sum(0).max() >= 7 / 8 * width
 
 
 def test_a_masked_window_counts_for_nothing_and_large_weights_do_not_overflow():
-    held = windows(20, (5,))
     difference, weight = np.zeros((3, 20), np.float32), np.ones((3, 20), np.float32)
     difference[:2, 12] = 3.0
     weight[1, 10:] = 0.0
     weight[2], difference[2, 4] = 1.5e38, 1e-18
-    found = np.asarray(coherent(jnp.asarray(difference), jnp.asarray(weight), held))
+    found = np.asarray(coherent(jnp.asarray(difference), jnp.asarray(weight), (5,)))
     expected = 3 / np.sqrt(5), 0.0, 1e-18 * np.sqrt(1.5e38) / np.sqrt(5)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert coherent(jnp.zeros((1, 20)), jnp.zeros((1, 20)), held) == 0
+    assert coherent(jnp.zeros((1, 20)), jnp.zeros((1, 20)), (5,)) == 0
+    wide = [coherent(jnp.asarray(difference), jnp.asarray(weight), (width,)) for width in (20, 500)]
+    np.testing.assert_array_equal(*wide)
 
 
 def test_windows_that_cannot_be():
@@ -305,7 +313,7 @@ def test_a_spectrum_without_a_good_pixel_has_no_score(ivar):
     x[2, 1] = ivar
     found = score(state, x[:4], np.arange(4))
     others = [0, 1, 3]
-    for name in ("score", "weighted_mse", "probability"):
+    for name in ("score", "weighted_mse", "probability", "coherent"):
         assert np.isnan(found[name][2])
         np.testing.assert_array_equal(found[name][others], expected[name][others])
     assert found["unmasked"][2] == 0

@@ -15,36 +15,42 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import lax
 
 STRIDE = 4  # windows begin a quarter of their width apart: of as many pixels side by side at least 7/8 are in one of them
 ROOM = 2.0**-10  # its square times the weights of a million pixels, whatever they are, can be added
 
 
-def windows(pixels: int, widths: Sequence[int]) -> np.ndarray:
-    """Which pixels are in which window, ``(pixels, windows)`` float32 of 0 and 1; the last of each width ends at the edge.
+def sums(values: jax.Array, width: int) -> jax.Array:
+    """Sums over the windows of a width, the last of which ends at the edge: ``(B, F) -> (B, windows)``.
+
+    Twos, fours, eights, ... of neighbours are added, then as many of those as make up the width. A product of matrices
+    would do, but the order of its sums, and with it the last bits, is left to the compiler, which has another one for
+    programs of another shape, such as an export's.
 
     Parameters
     ----------
-    pixels : int
-    widths : sequence of int
-        In pixels; what is wider than the object is as wide as it.
+    values : (B, F) array
+    width : int
+        1 to F.
 
     Returns
     -------
-    (pixels, windows) float32
-        1 where the pixel is in the window, else 0.
+    (B, windows) array
+        From left to right.
     """
-    held = []
-    for width in (min(width, pixels) for width in widths):
-        starts = np.arange(0, pixels - width, max(width // STRIDE, 1))
-        starts = np.append(starts, pixels - width)
-        at = np.arange(pixels)[:, None]
-        held.append((at >= starts) & (at < starts + width))
-    return np.concatenate(held, axis=1).astype(np.float32)
+    pixels, size, place, total = values.shape[-1], 1, 0, None
+    while True:
+        if width & size:
+            part = values[:, place : place + pixels - width + 1]
+            total, place = part if total is None else total + part, place + size
+        if 2 * size > width:
+            break
+        values, size = values[:, :-size] + values[:, size:], 2 * size
+    return jnp.concatenate([total[:, : pixels - width : max(width // STRIDE, 1)], total[:, -1:]], axis=-1)
 
 
-def coherent(difference: jax.Array, weight: jax.Array, held: np.ndarray) -> jax.Array:
+def coherent(difference: jax.Array, weight: jax.Array, widths: Sequence[int]) -> jax.Array:
     """Largest signal-to-noise, of either sign, that the residuals have in any window: ``(B, F), (B, F) -> (B,)``.
 
     Parameters
@@ -53,8 +59,8 @@ def coherent(difference: jax.Array, weight: jax.Array, held: np.ndarray) -> jax.
         Object minus reconstruction, 0 where masked.
     weight : (B, F) array
         Inverse variance, 0 where masked. A window that is masked throughout counts as 0.
-    held : (F, windows) array
-        From `windows`.
+    widths : sequence of int
+        Of the windows, in pixels; what is wider than the object is as wide as it.
 
     Returns
     -------
@@ -63,7 +69,10 @@ def coherent(difference: jax.Array, weight: jax.Array, held: np.ndarray) -> jax.
         1,000 pixels and windows of 60 and 150.
     """
     share = weight * ROOM**2  # sums of weights may overflow where they do not
-    # Sums in bfloat16 or TF32, an accelerator's defaults, would be those of rounding.
-    total = jnp.dot(share * difference, held, precision="highest")
-    known = jnp.dot(share, held, precision="highest")
-    return jnp.max(jnp.abs(total) / jnp.sqrt(jnp.where(known > 0, known, 1.0)), axis=-1) / ROOM
+    # Rounded once more, or a compiler may add to a product before it is rounded, in one program and not in another.
+    product = lax.reduce_precision(share * difference, exponent_bits=8, mantissa_bits=22)
+    found = []
+    for width in (min(width, share.shape[-1]) for width in widths):
+        known = sums(share, width)
+        found.append(jnp.abs(sums(product, width)) / jnp.sqrt(jnp.where(known > 0, known, 1.0)))
+    return jnp.max(jnp.concatenate(found, axis=-1), axis=-1) / ROOM

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from astroad_jax.errors import ConfigError
 from astroad_jax.methods import likelihoods, plateau
 from astroad_jax.methods.autoencoder import Dense, dense_pair
-from astroad_jax.methods.coherent import coherent, windows
+from astroad_jax.methods.coherent import coherent
 from astroad_jax.methods.likelihoods import Likelihood
 from astroad_jax.methods.losses import adam_l2, descend, masked_mean, rows
 from astroad_jax.nets import Variables, forward, forward_train
@@ -54,6 +54,7 @@ SPECTRA = {
     "plateau": 5,
     "score_by": "weighted_mse",
 }
+WINDOWS = (60, 150)  # of the 1,000 pixels of a DESI spectrum: 240 and 590 Angstrom
 
 
 class Config(Dense):
@@ -88,11 +89,11 @@ class Config(Dense):
         Which component is the score, of ``ivar`` and ``learnt``.
     windows : tuple of int
         Widths in pixels of the windows that the component `coherent` looks through, of spectra only; what is wider than
-        the object is as wide as it. 60 and 150 of the 1,000 pixels of a DESI spectrum are 240 and 590 Angstrom. None by
-        default: on CPU an export does not repeat that component's last bits, and is refused. It cannot be the score.
+        the object is as wide as it. `WINDOWS` of ``ivar``, none of ``learnt``, which may be for other objects. That
+        component cannot be the score.
     """
 
-    VARYING: ClassVar[tuple[str, ...]] = tuple(SPECTRA)
+    VARYING: ClassVar[tuple[str, ...]] = (*SPECTRA, "windows")
     name: Literal["vae"] = "vae"
     code_bias: bool = True
     likelihood: Literal["fixed", "ivar", "learnt"] = Field(
@@ -119,7 +120,8 @@ class Config(Dense):
     def _papers_network(cls, values: Any) -> Any:
         """What is not given is the paper's that the likelihood is from."""
         spectral = isinstance(values, dict) and values.get("likelihood", "fixed") != "fixed"
-        return {**SPECTRA, **values} if spectral else values
+        windows = {"windows": WINDOWS} if spectral and values["likelihood"] == "ivar" else {}
+        return {**SPECTRA, **windows, **values} if spectral else values
 
     @model_validator(mode="after")
     def _heeded(self) -> Config:
@@ -266,8 +268,8 @@ def _pixel_scores(
         out = nets.decode(state, mean)
         parts = {"weighted_mse": nets.likelihood.error(x, out)[0]}
         if widths and likelihoods.is_spectra(x):
-            held = windows(x.shape[-1], widths)
-            parts["coherent"] = coherent(*likelihoods.difference(x, nets.likelihood.rebuilt(x, out)[:, 0]), held)[0]
+            residual, weight = likelihoods.difference(x, nets.likelihood.rebuilt(x, out)[:, 0])
+            parts["coherent"] = coherent(residual, weight, widths)[0]
         if samples:
             parts["probability"] = jnp.mean(nets.likelihood.cost(*nets.draw(key, state, x, samples)))
         parts = {name: jnp.where(used > 0, value, jnp.nan) for name, value in parts.items()}
