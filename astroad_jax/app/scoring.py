@@ -311,7 +311,7 @@ def _cut(chunk: catalog.Chunk, rows: int) -> tuple[catalog.Chunk, catalog.Chunk]
 def _prepared(model: Bundle, source: data.Source, roles: data.Roles | None = None) -> Iterator[catalog.Chunk]:
     roles = roles or roles_for(model, source)
     repeated = duplicates(source, roles)
-    for table in data.stream_tables(source, roles):
+    for table in data.stream_tables(source, roles, _at_once(model)):
         if table.x.shape[1:] != model.schema.raw_shape:
             raise DataError(
                 "these objects have another shape than those trained on",
