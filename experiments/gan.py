@@ -26,8 +26,8 @@ PERCENT = (85, 90, 95)  # of the training scores: paper 002's thresholds 1, 2 an
 
 Network = Literal["wgan_gp", "fanogan"]
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "wgan_gp": {"width": 16, "n_critic": 2, "learning_rate": 2e-4, "average": 0.999, "search": "latent",
-                "search_rate": 0.05, "iterations": 250, "patience": 30, "tolerance": 0.005},
+    "wgan_gp": {"width": 16, "n_critic": 2, "learning_rate": 2e-4, "average": 0.999, "blur": True,
+                "search": "latent", "search_rate": 0.05, "iterations": 250, "patience": 30, "tolerance": 0.005},
     "fanogan": {"width": 16, "n_critic": 5, "average": 0.999, "code": "none", "search": "latent",
                 "search_rate": 0.05, "iterations": 60, "patience": 15, "tolerance": 0.005},
 }  # fmt: skip

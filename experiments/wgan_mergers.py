@@ -15,8 +15,10 @@ every companion in the frame then counts as seen, and every other one is outside
 Horizon-AGN and some 10^6 epochs, here are a mock sky and as many steps as two cores can take: networks half as wide
 (``method.width=32`` for the paper's size), a faster learning rate, fewer critic steps, and the direct search of z
 (``method.search=mu`` for the paper's, ``method.iterations=500``). Its scaling of the images is not known: here each is
-divided by its brightest pixel (``peak=false`` for none) and stretched by an asinh that turns logarithmic at a hundredth
-of it (``softening``; with ``peak=false`` in units of the noise that the sky would have, and ten of them). `model=fanogan`
+divided by its brightest pixel (``norm=flux``: by its flux; ``norm=none``) and stretched by an asinh that turns logarithmic
+at a hundredth of the brightest pixels (``softening``; with ``norm=none`` in units of the noise that the sky would have, and
+ten of them). The generator averages neighbouring pixels after every up-convolution (``method.blur=false`` for none): with
+so few steps its images are grained otherwise, and the grain outweighs what a merger adds to the residual. `model=fanogan`
 adds the encoder and starts the search from it. Figures, tables and ``results.json`` go to ``--out``. Time on 2 cores: see
 experiments/RESULTS.md.
 """
@@ -26,7 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -42,13 +44,16 @@ from experiments import common, gan
 class Settings(gan.Searched):
     """What may be set on the command line."""
 
+    epochs: int = 16
     noise: bool = False
     isolated_mass: float = 10.75
-    peak: bool = True
+    norm: Literal["peak", "flux", "none"] = "peak"
     softening: float | None = Field(None, gt=0)
     kmeans: bool = True
     jobs: int = 2
 
+
+BRIGHTEST = 0.999  # of the brightest pixels of training images: these are cut off above the last of them
 
 SMOKE = {**gan.SMOKE, "kmeans": False}
 
@@ -151,11 +156,15 @@ def sky_noise() -> float:
 
 def scaled(settings: Settings, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Sets of images ``(N, H, W, 1)`` stretched to [-1, 1], by the limits of the first."""
-    unit = 1.0 if settings.peak else sky_noise()
-    if settings.peak:
-        images = [x / x.max(axis=(1, 2, 3), keepdims=True) for x in images]
-    softening = settings.softening or (0.01 if settings.peak else 10.0)
-    scaler = preprocess.fit(images[0], Preprocess(scale="asinh", softening=softening * unit))
+    if settings.norm == "none":
+        softening = (settings.softening or 10.0) * sky_noise()
+    else:
+        norm = np.sum if settings.norm == "flux" else np.max
+        images = [x / norm(x, axis=(1, 2, 3), keepdims=True) for x in images]
+        brightest = np.quantile(images[0].max(axis=(1, 2, 3)), BRIGHTEST)
+        images = [np.minimum(x / brightest, 1) for x in images]
+        softening = settings.softening or 0.01
+    scaler = preprocess.fit(images[0], Preprocess(scale="asinh", softening=softening))
     return [gan.scaled(scaler, x, "mock sky") for x in images]
 
 
@@ -193,7 +202,7 @@ def main(argv: list[str] | None = None) -> None:
     given = common.arguments("wgan_mergers", __doc__, Settings, SMOKE, argv)
     settings: Settings = given.settings
     keys = ("model", "method", "train_images", "epochs", "batch_size", "test_images", "augment", "size", "noise",
-            "isolated_mass", "peak", "softening")  # fmt: skip
+            "isolated_mass", "norm", "softening")  # fmt: skip
     results = common.Results(given.out, settings, keys)
     for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
         if not results.done(method=settings.model, seed=seed):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from scipy import ndimage
 
 from astroad_jax.nets import conv2d, fastconv
 
@@ -102,6 +103,24 @@ def test_layers_of_the_mergers_paper():
 
     assert layers(conv2d.Generator(1, (512, 256, 128, 64, 32), refine=(32,)), jnp.zeros((1, 100))) == (6, 1)
     assert layers(conv2d.Critic((32, 64, 128, 256), last=512), jnp.zeros((1, 64, 64, 1))) == (5, 2)
+
+
+def test_blurring_is_a_weighted_mean_of_neighbours():
+    (x,) = arrays((2, 6, 5, 3))
+    expected = x
+    for axis in (1, 2):
+        expected = ndimage.correlate1d(expected, [0.25, 0.5, 0.25], axis=axis, mode="nearest")
+    np.testing.assert_allclose(conv2d.blurred(jnp.asarray(x)), expected, atol=1e-6)
+
+
+def test_a_generator_that_blurs_makes_smoother_images():
+    z = arrays((20, 5))[0]
+    rough = []
+    for blur in (False, True):
+        generator = conv2d.Generator(1, (8, 8, 8, 8), output="none", blur=blur)
+        images = generator.apply(generator.init(jax.random.key(0), z), z)
+        rough.append(jnp.std(jnp.diff(images, axis=1)) / jnp.std(images))
+    assert rough[1] < 0.7 * rough[0]
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])

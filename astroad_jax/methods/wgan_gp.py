@@ -50,6 +50,7 @@ class Networks(Frozen):
     width: PositiveInt = Field(32, description="channels at half the image's side; they double at every size below")
     most: PositiveInt = Field(512, description="channels at most")
     critic_dense: PositiveInt = Field(128, description="width of the critic's dense layer")
+    blur: bool = Field(False, description="average neighbouring pixels after every up-convolution: images without grain")
     compute: Literal["float32", "bfloat16"] = Field("float32", description="of the convolutions")
 
 
@@ -189,7 +190,7 @@ def networks(config: Networks, shape: tuple[int, ...]) -> Pair:
     dtype = jnp.dtype(config.compute)
     widths = tuple(min(config.width << i, config.most) for i in range(k))
     last = min(config.width << k, config.most)
-    generator = Generator(shape[-1], (last, *reversed(widths)), refine=(config.width,), dtype=dtype)
+    generator = Generator(shape[-1], (last, *reversed(widths)), refine=(config.width,), blur=config.blur, dtype=dtype)
     critic = Critic(widths, last, (config.critic_dense,), dtype=dtype)
     return Pair(generator, critic, config.latent)
 

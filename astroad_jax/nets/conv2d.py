@@ -179,6 +179,18 @@ class Encoder(nn.Module):
         return ACTIVATIONS[self.output](nn.Dense(self.latent)(maps.reshape(maps.shape[0], -1).astype(jnp.float32)))
 
 
+def blurred(x: jax.Array) -> jax.Array:
+    """Images ``(B, H, W, C)`` averaged over neighbours by 1, 2, 1 along both sides; pixels at the edge are their own.
+
+    Of what an up-convolution makes: its neighbouring pixels come from different weights, and images are grained by it until
+    training has made these alike (Karras, Laine & Aila 2019, "A Style-Based Generator Architecture", after Zhang 2019).
+    """
+    rows = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")
+    x = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
+    columns = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)), mode="edge")
+    return (columns[:, :, :-2] + 2 * columns[:, :, 1:-1] + columns[:, :, 2:]) / 4
+
+
 class Generator(nn.Module):
     """One dense layer to 4 x 4, then twice the side again and again, then `refine` layers and the output layer.
 
@@ -193,6 +205,8 @@ class Generator(nn.Module):
         Last layer: 3 x 3 at full size, or an up-convolution straight to the image, as DCGAN has it.
     output : str
         After the last layer; ``tanh`` for images in [-1, 1].
+    blur : bool
+        Whether what every up-convolution before the last layer gives is `blurred`.
     """
 
     channels: int
@@ -203,6 +217,7 @@ class Generator(nn.Module):
     activation: str = "leaky_relu"
     output: str = "tanh"
     weights: Init = "he"
+    blur: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -213,5 +228,6 @@ class Generator(nn.Module):
         x = act(_norm(self.norm, x, train, mask, self.weights))
         for kind, width in [("up", width) for width in self.widths[1:]] + [("same", width) for width in self.refine]:
             x = _layer(self, x, kind, width, self.norm, train, mask)
+            x = blurred(x) if self.blur and kind == "up" else x
         x = Conv(self.channels, self.last, weights=self.weights, dtype=self.dtype)(x)
         return ACTIVATIONS[self.output](x.astype(jnp.float32))
