@@ -11,16 +11,16 @@ without).
 
 As the paper's seem to be (it adds noise in its section 4.2 only), these images are without noise (``noise=true`` for it);
 every companion in the frame then counts as seen, and every other one is outside it. Isolated galaxies have masses up to
-10^10.75 suns where mergers reach 10^12 (``isolated_mass``), as in the paper. The paper has 531,922 galaxies of
-Horizon-AGN and some 10^6 epochs, here are a mock sky and as many steps as two cores can take: networks half as wide
-(``method.width=32`` for the paper's size), a faster learning rate, fewer critic steps, and the direct search of z
-(``method.search=mu`` for the paper's, ``method.iterations=500``). Its scaling of the images is not known: here each is
-divided by its brightest pixel (``norm=flux``: by its flux; ``norm=none``) and stretched by an asinh that turns logarithmic
-at a hundredth of the brightest pixels (``softening``; with ``norm=none`` in units of the noise that the sky would have, and
-ten of them). The generator averages neighbouring pixels after every up-convolution (``method.blur=false`` for none): with
-so few steps its images are grained otherwise, and the grain outweighs what a merger adds to the residual. `model=fanogan`
-adds the encoder and starts the search from it. Figures, tables and ``results.json`` go to ``--out``. Time on 2 cores: see
-experiments/RESULTS.md.
+10^10.75 suns where mergers reach 10^12 (``isolated_mass``), as in the paper. The paper has 531,922 galaxies of Horizon-AGN
+and some 10^6 epochs, here are a mock sky and as many steps as two cores can take: networks half as wide (``method.width=32``
+for the paper's size), a faster learning rate, fewer critic steps, and the direct search of z (``method.search=mu`` for the
+paper's, ``method.iterations=500``). Its scaling of the images is not known: here each is divided by its brightest pixel
+(``norm=flux``: by its flux; ``norm=none``) and stretched by an asinh that turns logarithmic at a hundredth of the brightest
+pixels (``softening``; with ``norm=none`` in units of the noise that the sky would have, and ten of them). The generator
+averages neighbouring pixels after every up-convolution (``method.blur=false`` for none): with so few steps its images are
+grained otherwise, and the grain outweighs what a merger adds to the residual. `model=fanogan` adds the encoder and starts
+the search from it; its generator does not blur unless ``method.blur=true``. Figures, tables and ``results.json`` go to
+``--out``. Time on 2 cores: see experiments/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ class Settings(gan.Searched):
     jobs: int = 2
 
 
-BRIGHTEST = 0.999  # of the brightest pixels of training images: these are cut off above the last of them
-
+BRIGHTEST = 0.999  # share of the training images whose brightest pixel is at most 1; what is above 1 is cut off
 SMOKE = {**gan.SMOKE, "kmeans": False}
 
 # Shares flagged at thresholds 1, 2, 3, and by k-means. Of isolated galaxies the paper prints those not flagged.

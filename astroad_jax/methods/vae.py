@@ -118,7 +118,7 @@ class Config(Dense):
     @model_validator(mode="before")
     @classmethod
     def _papers_network(cls, values: Any) -> Any:
-        """What is not given is the paper's that the likelihood is from."""
+        """What is not given is the paper's that the likelihood is from; the windows are this package's own."""
         spectral = isinstance(values, dict) and values.get("likelihood", "fixed") != "fixed"
         windows = {"windows": WINDOWS} if spectral and values["likelihood"] == "ivar" else {}
         return {**SPECTRA, **windows, **values} if spectral else values

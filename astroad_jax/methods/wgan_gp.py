@@ -5,6 +5,7 @@ Equation numbers are the paper's; training is Algorithm 1 (Gulrajani et al. 2017
 
 - The gradient penalty enters the critic's loss with the sign of Algorithm 1 (eq. 4 is written for the other direction).
 - z is standard normal. Networks are those of `nets.conv2d` without normalisation; widths are options.
+- `blur` is not the paper's: a generator that averages neighbouring pixels (`nets.conv2d.blurred`), off by default.
 - The search is `latent_search`'s, where its own choices are.
 """
 

@@ -180,7 +180,7 @@ class Encoder(nn.Module):
 
 
 def blurred(x: jax.Array) -> jax.Array:
-    """Images ``(B, H, W, C)`` averaged over neighbours by 1, 2, 1 along both sides; pixels at the edge are their own.
+    """Images ``(B, H, W, C)`` averaged over neighbours by 1, 2, 1 along both sides, the edge repeated.
 
     Of what an up-convolution makes: its neighbouring pixels come from different weights, and images are grained by it until
     training has made these alike (Karras, Laine & Aila 2019, "A Style-Based Generator Architecture", after Zhang 2019).
