@@ -57,6 +57,18 @@ def test_fast_forms_are_the_plain_ones(form, side):
         np.testing.assert_allclose(found, expected, atol=2e-4 * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.parametrize("count", [1, 5, 6])
+@pytest.mark.parametrize("form", ["down", "up", "3"])
+def test_kernel_gradients_in_pieces_are_those_of_the_whole(form, count, monkeypatch):
+    fast, _, size = FORMS[form]
+    x, kernel = arrays((count, 8, 8, 3), (size, size, 3, 5))
+    by_kernel = lambda: jax.grad(lambda kernel: jnp.sum(jnp.sin(fast(x, kernel))))(kernel)  # noqa: E731
+    whole, sums = by_kernel(), str(jax.make_jaxpr(by_kernel)()).count("scan[")
+    monkeypatch.setattr(fastconv, "PIECE", 2 * 16 * 16 * 5)
+    np.testing.assert_allclose(by_kernel(), whole, rtol=1e-4, atol=1e-4)
+    assert (sums, str(jax.make_jaxpr(by_kernel)()).count("scan[") > 0) == (0, count > 2)
+
+
 @pytest.mark.parametrize("form", ["down", "up", "3"])
 def test_gradients_by_differences(form):
     fast, _, size = FORMS[form]
@@ -111,6 +123,7 @@ def test_blurring_is_a_weighted_mean_of_neighbours():
     for axis in (1, 2):
         expected = ndimage.correlate1d(expected, [0.25, 0.5, 0.25], axis=axis, mode="nearest")
     np.testing.assert_allclose(conv2d.blurred(jnp.asarray(x)), expected, atol=1e-6)
+    check_grads(lambda x: jnp.sum(jnp.tanh(conv2d.blurred(x))), (x,), order=2, modes=["rev"], atol=2e-2, rtol=2e-2)
 
 
 def test_a_generator_that_blurs_makes_smoother_images():

@@ -179,16 +179,22 @@ class Encoder(nn.Module):
         return ACTIVATIONS[self.output](nn.Dense(self.latent)(maps.reshape(maps.shape[0], -1).astype(jnp.float32)))
 
 
+@jax.custom_vjp
 def blurred(x: jax.Array) -> jax.Array:
     """Images ``(B, H, W, C)`` averaged over neighbours by 1, 2, 1 along both sides, the edge repeated.
 
     Of what an up-convolution makes: its neighbouring pixels come from different weights, and images are grained by it until
     training has made these alike (Karras, Laine & Aila 2019, "A Style-Based Generator Architecture", after Zhang 2019).
+    With the edge repeated the averages are a symmetric matrix: the way back is the same.
     """
     rows = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")
     x = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
     columns = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)), mode="edge")
     return (columns[:, :, :-2] + 2 * columns[:, :, 1:-1] + columns[:, :, 2:]) / 4
+
+
+# Left to itself, differentiation makes a scatter of the repeated edge: 80 ms on CPU for 32 images of 64 x 64 x 16, not 2.
+blurred.defvjp(lambda x: (blurred(x), None), lambda kept, gradient: (blurred(gradient),))
 
 
 class Generator(nn.Module):
