@@ -25,12 +25,12 @@ PERCENT = (85, 90, 95)  # of the training scores: paper 002's thresholds 1, 2 an
 
 
 Network = Literal["wgan_gp", "fanogan"]
+SEARCH: dict[str, Any] = {"search": "latent", "search_rate": 0.05, "tolerance": 0.005}
+GAN: dict[str, Any] = {"width": 16, "n_critic": 2, "learning_rate": 2e-4, "beta2": 0.9, "average": 0.999, "blur": True}
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "wgan_gp": {"width": 16, "n_critic": 2, "learning_rate": 2e-4, "average": 0.999, "blur": True,
-                "search": "latent", "search_rate": 0.05, "iterations": 250, "patience": 30, "tolerance": 0.005},
-    "fanogan": {"width": 16, "n_critic": 5, "average": 0.999, "code": "none", "search": "latent",
-                "search_rate": 0.05, "iterations": 60, "patience": 15, "tolerance": 0.005},
-}  # fmt: skip
+    "wgan_gp": {**GAN, **SEARCH, "iterations": 250, "patience": 30},
+    "fanogan": {**GAN, **SEARCH, "code": "none", "encoder_epochs": 8, "iterations": 60, "patience": 15},
+}
 SMOKE = {
     "train_images": 64, "epochs": 1, "test_images": 24, "size": 16,
     "method": {"width": 4, "latent": 8, "iterations": 5, "n_critic": 1},

@@ -37,11 +37,11 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("side", [8, 32])
+@pytest.mark.parametrize(("side", "width_in", "width_out"), [(8, 3, 5), (8, 5, 1), (32, 5, 6)])
 @pytest.mark.parametrize("form", list(FORMS))
-def test_fast_forms_are_the_plain_ones(form, side):
+def test_fast_forms_are_the_plain_ones(form, side, width_in, width_out):
     fast, reference, size = FORMS[form]
-    x, kernel = arrays((2, side, side, 3), (size, size, 3, 5))
+    x, kernel = arrays((2, side, side, width_in), (size, size, width_in, width_out))
     np.testing.assert_allclose(fast(x, kernel), reference(x, kernel), atol=1e-4)
 
     def penalty(function):

@@ -37,7 +37,7 @@ def _on_cpu(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
     height, width = (n + 2 * pad - size + 1 for n in x.shape[1:3])
     if width_in <= FEW:  # all that a kernel sees side by side, and one matrix product
         return jnp.concatenate(_views(_bordered(x, pad), size, height, width), -1) @ kernel.reshape(-1, width_out)
-    if 1 < width_out <= FEW:  # one matrix product for all kernel entries, then the sum of its shifted parts
+    if width_out <= FEW:  # one matrix product for all kernel entries, then the sum of its shifted parts
         spread = x @ kernel.transpose(2, 0, 1, 3).reshape(width_in, -1)
         parts = jnp.split(_bordered(spread, pad), size * size, axis=-1)
         places = [(i, j) for i in range(size) for j in range(size)]
