@@ -90,8 +90,8 @@ def test_mock_images_are_scaled_by_what_is_asked(noise, norm):
         unit = np.sum if norm == "flux" else np.max
         images = np.stack([image / unit(image) for image in train["image"]])
         images = np.minimum(images / np.quantile([image.max() for image in images], 0.999), 1)
-        low, high = np.arcsinh(images.min() / 0.01), np.arcsinh(100)
-        np.testing.assert_allclose(x, 2 * (np.arcsinh(images / 0.01) - low) / (high - low) - 1, atol=1e-5)
+        low, high = np.arcsinh(images.min() / 0.003), np.arcsinh(1 / 0.003)
+        np.testing.assert_allclose(x, 2 * (np.arcsinh(images / 0.003) - low) / (high - low) - 1, atol=1e-5)
 
 
 def test_the_skys_noise_is_that_of_its_images():
