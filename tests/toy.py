@@ -32,7 +32,7 @@ VARIANTS: dict[str, dict] = {
     "dasvdd-fixed": {"name": "dasvdd", "fixed_centre": True, "error": "sum", "gamma_runs": 2, **NETS},
     "conv_autoencoder": {"name": "conv_autoencoder", "learning_rate": 3e-3, **IMAGE_NETS},
     "ganomaly": {"name": "ganomaly", "learning_rate": 2e-3, **IMAGE_NETS},
-    "wgan_gp": {"name": "wgan_gp", **GAN_NETS, **SEARCH},
+    "wgan_gp": {"name": "wgan_gp", **GAN_NETS, **SEARCH, "blur": True},
     "fanogan": {"name": "fanogan", **GAN_NETS},
     "fanogan-search": {"name": "fanogan", **GAN_NETS, **SEARCH, "iterations": 5},
 }
