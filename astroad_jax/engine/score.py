@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 PROBES = 64  # random rows on which a row count must agree with the reference, at least
 LARGEST = 2**26  # numbers in a block, where its objects are large: 256 MiB
-# A multiple of 48: CPU matrix products seem to go by tiles of rows, and rows that are left over may be added in another order.
+# A multiple of 48: CPU matrix products seem to go by tiles of rows, and rows left over may be added in another order.
 # Of 512 rows the last two were, on a processor with AVX2 and without AVX-512; of 480, 504, 516, 528, 960 and 3840 none.
 CPU_ROWS = 480
 AHEAD = 2  # blocks that the device works on while the host fetches an earlier one
