@@ -470,7 +470,7 @@ def off(by):
 
 def test_an_export_of_other_scores_is_not_left_behind(model, tmp_path, monkeypatch):
     monkeypatch.setattr(score, "scores_of_rows", off(np.float32(1e-6)))
-    with pytest.raises(ExportError, match="score of .* of 513 objects"):
+    with pytest.raises(ExportError, match=f"score of .* of {score.CPU_ROWS + 1} objects"):
         exporting.write(model, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -489,7 +489,7 @@ def test_an_export_of_another_scaling_is_not_left_behind(model, tmp_path, monkey
     expected = model.scorer()
     monkeypatch.setattr(bundle.Bundle, "scorer", lambda *_, **__: expected)
     monkeypatch.setattr(raw, "with_scaling", moved)
-    with pytest.raises(ExportError, match="flags of .* of 513 objects"):
+    with pytest.raises(ExportError, match=f"flags of .* of {score.CPU_ROWS + 1} objects"):
         exporting.write(model, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -510,7 +510,7 @@ def test_objects_that_got_no_row_are_not_passed_over(model, tmp_path, monkeypatc
     monkeypatch.setattr(catalog, "read_scores", lambda path: {name: values[1:] for name, values in whole(path).items()})
     with pytest.raises(ExportError, match="were not scored") as error:
         exporting.write(model, tmp_path / "out")
-    assert "513 rows" in str(error.value)
+    assert f"{score.CPU_ROWS + 1} rows" in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -549,7 +549,7 @@ def test_the_verb(model, tmp_path, monkeypatch):
         monkeypatch.setattr(bundle, "load", partial(loading, asked, model._replace(settings=settings)))
         ended = runs.astroad(*words)
         assert ended.code == 0, ended
-        assert "checked 514 objects" in ended.out
+        assert f"checked {score.CPU_ROWS + 2} objects" in ended.out
         assert asked.pop() == (tmp_path / "run", ["score.slots=4"])
         assert files.read_sealed(tmp_path / "model" / "manifest.json")["identity"] == model.identity()
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
