@@ -3,10 +3,10 @@
 A matrix product over 64 rows and one over 7 may add in another order, so a score computed batch-wise can depend on the
 batch in its last bits. Here that cannot be: every batch is padded to one of a few row counts (a ladder of powers of two),
 and a row count is used only after its program has given, on random rows, bit for bit what the program of `reference_rows`
-gives; one that does not is passed over for the next that does. That program's own rows are alike, wherever they stand
-(`CPU_ROWS`). The order in which a program adds does not depend on the
-numbers, so what holds on the random rows holds for all. Scores are then bit-identical for any batch size, row order, file
-split and padding on a given kind of device.
+gives; one that does not is passed over for the next that does. That program's own rows are alike wherever they stand, as far
+as measured (`CPU_ROWS`; not for objects so large that a block has fewer). The order in which a program adds does not depend
+on the numbers, so what holds on the random rows holds for all. Scores are then bit-identical for any batch size, row order,
+file split and padding on a given kind of device.
 """
 
 from __future__ import annotations
