@@ -1,12 +1,12 @@
 """The scoring path: one object's function, mapped over batches so that no object feels its neighbours.
 
 A matrix product over 64 rows and one over 7 may add in another order, so a score computed batch-wise can depend on the
-batch in its last bits. Here that cannot be: every batch is padded to one of a few row counts (a ladder of powers of two),
-and a row count is used only after its program has given, on random rows, bit for bit what the program of `reference_rows`
-gives; one that does not is passed over for the next that does. That program's own rows are alike wherever they stand, as far
-as measured (`CPU_ROWS`; not for objects so large that a block has fewer). The order in which a program adds does not depend
-on the numbers, so what holds on the random rows holds for all. Scores are then bit-identical for any batch size, row order,
-file split and padding on a given kind of device.
+batch in its last bits. Here that cannot be: a table is cut into blocks of a few row counts (a ladder: `reference_rows`
+times powers of two, and below it powers of two, to which what is left is padded), and a row count is used only after its
+program has given, on random rows, bit for bit what the program of `reference_rows` gives; one that does not is passed over
+for the next that does. That program's own rows are alike wherever they stand, as far as measured (`CPU_TILE`). The order in
+which a program adds does not depend on the numbers, so what holds on the random rows holds for all. Scores are then
+bit-identical for any batch size, row order, file split and padding on a given kind of device.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ log = logging.getLogger(__name__)
 
 PROBES = 64  # random rows on which a row count must agree with the reference, at least
 LARGEST = 2**26  # numbers in a block, where its objects are large: 256 MiB
-# A multiple of 48: CPU matrix products seem to go by tiles of rows, and rows left over may be added in another order.
-# Of 512 rows the last two were, on a processor with AVX2 and without AVX-512; of 480, 504, 516, 528, 960 and 3840 none.
-CPU_ROWS = 480
+# CPU matrix products seem to go by tiles of rows, and rows left over may be added in another order. Of 512 rows the last two
+# were, on a processor with AVX2 and without AVX-512; of 480, 504, 516, 528, 960, 1920 and 3840 none.
+CPU_TILE = 48
+CPU_ROWS = 10 * CPU_TILE
 AHEAD = 2  # blocks that the device works on while the host fetches an earlier one
 
 
@@ -54,8 +55,10 @@ def reference_rows(platform: str = "", size: int = 1) -> int:
     size : int
         Numbers in an object: of large images there are fewer, so that a block stays within `LARGEST` numbers.
     """
-    usual = CPU_ROWS if (platform or jax.default_backend()) == "cpu" else 4096
-    return max(8, min(usual, _at_most(LARGEST // size)))
+    fit = LARGEST // size
+    if (platform or jax.default_backend()) == "cpu" and fit >= CPU_TILE:
+        return min(CPU_ROWS, fit // CPU_TILE * CPU_TILE)
+    return max(8, min(4096, _at_most(fit)))
 
 
 def make_scorer(
@@ -205,7 +208,7 @@ class _Ladder:
 
     def __init__(self, run: Callable, key: Key, devices: int, most: int, probe: Probe | None = None):
         self.run, self.key, self.devices, self.probe = run, key, devices, probe
-        self.most = _power(-(-most // devices)) * devices
+        self.most = most
         self.agrees: dict[tuple, bool] = {}
         self.expected: dict[tuple, dict[str, np.ndarray]] = {}
         self.probed: dict[tuple, State] = {}  # the state that `expected` is of
@@ -222,13 +225,16 @@ class _Ladder:
         """Row count of the block for what is left of a table."""
         kind = (x.shape[1:], x.dtype.str)
         reference = self.reference(x.shape[1:])
-        most = max(reference, min(self.most, _at_most(LARGEST // math.prod(x.shape[1:])) * self.devices))
+        most = min(self.most, LARGEST // math.prod(x.shape[1:]) * self.devices)
 
         def choose(left: int) -> int:
-            size = min(_power(-(-left // self.devices)) * self.devices, most)
+            if left >= reference:
+                size = reference * max(1, _at_most(min(left, most) // reference))
+            else:
+                size = min(_power(-(-left // self.devices)) * self.devices, reference)
             while size != reference and not self._usable(state, kind, size):
                 # Small sizes grow to the reference; sizes above it fall back on it.
-                size = size * 2 if size < reference else reference
+                size = min(size * 2, reference) if size < reference else reference
             return size
 
         return choose
