@@ -4,7 +4,7 @@ A matrix product over 64 rows and one over 7 may add in another order, so a scor
 batch in its last bits. Here that cannot be: a table is cut into blocks of a few row counts (a ladder: `reference_rows`
 times powers of two, and below it powers of two, to which what is left is padded), and a row count is used only after its
 program has given, on random rows, bit for bit what the program of `reference_rows` gives; one that does not is passed over
-for the next that does. That program's own rows are alike wherever they stand, as far as measured (`CPU_TILE`). The order in
+for the next that does. That program's own rows are alike wherever they stand, as far as measured (`CPU_TILES`). The order in
 which a program adds does not depend on the numbers, so what holds on the random rows holds for all. Scores are then
 bit-identical for any batch size, row order, file split and padding on a given kind of device.
 """
@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 PROBES = 64  # random rows on which a row count must agree with the reference, at least
 LARGEST = 2**26  # numbers in a block, where its objects are large: 256 MiB
 # CPU matrix products seem to go by tiles of rows, and rows left over may be added in another order. Of 512 rows the last two
-# were, on a processor with AVX2 and without AVX-512; of 480, 504, 516, 528, 960, 1920 and 3840 none.
-CPU_TILE = 48
-CPU_ROWS = 10 * CPU_TILE
+# were, and of 8 and 32 some, on a processor with AVX2 and without AVX-512; of multiples of 12 none were. The largest that fits.
+CPU_TILES = (48, 24, 12)
+CPU_ROWS = 10 * CPU_TILES[0]
 AHEAD = 2  # blocks that the device works on while the host fetches an earlier one
 
 
@@ -56,9 +56,10 @@ def reference_rows(platform: str = "", size: int = 1) -> int:
         Numbers in an object: of large images there are fewer, so that a block stays within `LARGEST` numbers.
     """
     fit = LARGEST // size
-    if (platform or jax.default_backend()) == "cpu" and fit >= CPU_TILE:
-        return min(CPU_ROWS, fit // CPU_TILE * CPU_TILE)
-    return max(8, min(4096, _at_most(fit)))
+    if (platform or jax.default_backend()) != "cpu":
+        return max(8, min(4096, _at_most(fit)))
+    tile = next((tile for tile in CPU_TILES if fit >= tile), min(CPU_TILES))
+    return max(tile, min(CPU_ROWS, fit // tile * tile))
 
 
 def make_scorer(
