@@ -42,6 +42,18 @@ def save(directory, step: int, keep: int = 3):
     return checkpoint.save(directory, checkpoint.Position(0, "main", step), step, make(step), keep)
 
 
+def test_the_last_one_that_seemed_right_stays(tmp_path):
+    """A collapse may be noticed, and trained on through, for longer than checkpoints are kept."""
+    for step in (10, 20, 30, 40, 50):
+        complaints = {"gan": "mode collapse"} if step > 20 else {}
+        checkpoint.save(tmp_path, checkpoint.Position(0, "gan", step), step, make(step), 2, complaints)
+    assert steps(tmp_path) == [f"step_{step:09d}" for step in (20, 40, 50)]
+    assert checkpoint.last_right(tmp_path).name == "step_000000020"
+    assert checkpoint.newest(tmp_path)[1]["complaints"] == {"gan": "mode collapse"}
+    checkpoint.save(tmp_path, checkpoint.Position(0, "gan", 60), 60, make(60), 2, {})
+    assert steps(tmp_path) == [f"step_{step:09d}" for step in (50, 60)]
+
+
 def steps(directory) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 

@@ -97,6 +97,11 @@ class TestJpegBytes:
         opened = open_source(self.save(tmp_path, **pack(images)))
         assert lost(whole(opened)["image"]) == [True, False, False]
 
+    def test_an_odd_one_at_the_front_is_the_odd_one(self, tmp_path):
+        images = [encode(picture(0)[:5]), b"", *(encode(picture(i)) for i in range(2))]
+        opened = open_source(self.save(tmp_path, **pack(images)))
+        assert lost(whole(opened)["image"]) == [True, True, False, False]
+
     def test_none_that_can_be_read(self, tmp_path):
         with pytest.raises(DataError, match="none of these images") as caught:
             open_source(self.save(tmp_path, **pack([b"", b"x", b"y" * 50])))

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from astroad_jax import config
+from astroad_jax.engine import checkpoint, rundir
 from astroad_jax.engine.score import make_reconstructor, make_scorer
 from astroad_jax.engine.search import make_searcher
 from astroad_jax.engine.train import Hooks, Saved, fit
-from astroad_jax.errors import ConfigError
+from astroad_jax.errors import ConfigError, DivergedError
 from astroad_jax.methods import configure, conv_autoencoder, fanogan, ganomaly, wgan_gp
 from astroad_jax.methods.augment import augmented, dihedral
 from astroad_jax.nets import conv2d
@@ -25,8 +27,7 @@ def rows(count: int, seed: int = 0) -> jax.Array:
 
 @pytest.fixture(scope="module")
 def adversaries():
-    config = configure(toy.VARIANTS["ganomaly"])
-    nets = ganomaly.networks(config, SHAPE)
+    nets = ganomaly.networks(configure(toy.VARIANTS["ganomaly"]), SHAPE)
     _, fitted = toy.train("ganomaly", epochs=2)
     return nets, fitted.state
 
@@ -214,8 +215,10 @@ def watched(caplog, start: int, history: list[dict]) -> list[str]:
     state = jax.tree.map(jnp.copy, jax.jit(stage.init)(jax.random.key(0), example, None))  # no buffer twice: it is donated
     state = state._replace(step=jnp.asarray(start, jnp.int32))
     resume = (lambda index, abstract: Saved(0, start, state)) if start else (lambda index, abstract: None)
-    hooks = Hooks(resume=resume, history=lambda: history)
-    fit(made._replace(stages=(stage,)), batches, log_every=1, steps_per_call=1, hooks=hooks)
+    noted = []
+    hooks = Hooks(lambda rows: None, lambda *at: noted.append((at[2], bool(at[5]))), resume, 0, history=lambda: history)
+    fit(made._replace(stages=(stage,)), batches, log_every=1, steps_per_call=1, checkpoint_every=1, hooks=hooks)
+    assert noted == [(step + 1, VARIETY[step] < 0.09) for step in range(start, len(VARIETY))]
     return [record.getMessage() for record in caplog.records if "mode collapse" in record.getMessage()]
 
 
@@ -229,6 +232,39 @@ def test_collapse_is_reported_once(caplog):
 def test_collapse_is_known_after_a_resumed_run_by_what_was_before(caplog):
     history = [{"stage": "wgan", "variety": value} for value in VARIETY[:3]]
     assert len(watched(caplog, 3, history)) == 2
+
+
+@pytest.mark.parametrize(
+    ("variety", "step", "told"), [(0.003, 40, False), (0.003, 50, True), (0.003, 900, True), (0.2, 900, False)]
+)
+def test_a_generator_that_was_never_various_is_reported(variety, step, told):
+    rows = [{"variety": variety, "step": step} for step in range(10, step + 1, 10)]
+    assert bool(wgan_gp.collapsed(rows, begun=50)) == told
+
+
+def test_divergence_leaves_checkpoints_that_can_be_used(tmp_path):
+    """Saved after every step, the generator's first move included, by which its parameters overflow."""
+    batches = toy.feed("wgan_gp")
+    values = {**toy.VARIANTS["wgan_gp"], "learning_rate": 1e30}
+    made = toy.build(configure(values), toy.plan("wgan_gp", batches, 2))
+    with rundir.open_run(tmp_path / "run", config.Run(method=values), batches) as hooks:
+        with pytest.raises(DivergedError, match="diverged"):
+            fit(made, batches, log_every=1, steps_per_call=1, checkpoint_every=1, hooks=hooks)
+    path, _ = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    example = {"x": rows(toy.BATCH), "mask": jnp.ones(toy.BATCH)}
+    state = checkpoint.restore(path, rundir.abstract_state(made, example))
+    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(state))
+
+
+def test_a_state_with_nan_is_not_saved(tmp_path):
+    batches = toy.feed("autoencoder")
+    settings = config.Run(method={"name": "autoencoder"})
+    with rundir.open_run(tmp_path / "run", settings, batches) as hooks:
+        hooks.on_checkpoint(0, "main", 1, 1, {"best": jnp.float32(jnp.inf), "w": jnp.ones(3)}, {})
+        with pytest.raises(DivergedError, match=r"(?s)NaN.*step 2.*\['w'\]") as caught:
+            hooks.on_checkpoint(0, "main", 2, 2, {"best": jnp.float32(1), "w": jnp.array([1, jnp.nan])}, {})
+    assert "earlier checkpoints" in str(caught.value)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*")] == ["step_000000001"]
 
 
 def test_a_discriminator_that_has_won_is_reported():

@@ -42,7 +42,7 @@ class Trained(NamedTuple):
 def trained(request) -> Trained:
     saved: dict[int, tuple[int, str, int, Any]] = {}
 
-    def keep(stage: int, name: str, step: int, total: int, state: Any) -> None:
+    def keep(stage: int, name: str, step: int, total: int, state: Any, complaints: Any) -> None:
         saved[total] = (stage, name, step, jax.device_get(state))
 
     options = {"checkpoint_every": 11 * toy.feed(request.param).steps_per_epoch, "hooks": Hooks(on_checkpoint=keep)}

@@ -438,7 +438,7 @@ def test_a_run_resumed_on_a_plateau_is_the_same_to_the_bit(select):
     """In the middle of an epoch too; and with the held-out rows handed on by the selection of the best state."""
     kept = {}
 
-    def keep(stage, name, step, total, state):
+    def keep(stage, name, step, total, state, complaints):
         kept[step] = jax.device_get(state)
 
     whole = trained(table(True), Hooks(on_checkpoint=keep), select, checkpoint_every=1)

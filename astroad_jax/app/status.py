@@ -69,7 +69,16 @@ def _of_run(path: Path) -> dict[str, Any]:
     rows = files.read_lines(path / "metrics.jsonl")
     steps = sorted(step.name for step in (path / "checkpoints").glob("step_*"))
     last = {name: rows[-1][name] for name in ("stage", "step", "total_step", "loss") if rows and name in rows[-1]}
-    return {**last, "newest_checkpoint": steps[-1] if steps else None}
+    wrong = "; ".join(f"stage {stage}: {words}" for stage, words in _complaints(path, steps).items())
+    return {**last, "newest_checkpoint": steps[-1] if steps else None, **({"complaint": wrong} if wrong else {})}
+
+
+def _complaints(path: Path, steps: list[str]) -> dict[str, str]:
+    """What the newest checkpoint was written in spite of; it may just be going."""
+    try:
+        return files.read_sealed(path / "checkpoints" / steps[-1] / "manifest.json").get("complaints", {}) if steps else {}
+    except (OSError, CorruptError):
+        return {}
 
 
 def _of_scores(path: Path) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
         scorer = raw.scorer(method, prepared.scaler, prepared.schema.raw_shape, settings, progress=progress)
         scores = scorer(sharding.to_host(fitted.state), *prepared.calibrate_on)["score"]
         _check_scores(scores, out)
+        _report_complaints(out)
         _check_rate(len(scores), settings)
         if is_primary():
             bundle.save_arrays(out / "calibration.npz", score=scores)
@@ -115,6 +116,14 @@ def _check_scores(scores: np.ndarray, out: Path) -> None:
         got=f"{finite.min()} to {finite.max()}" if len(finite) else "nothing finite",
         fix="see that the features vary (astroad inspect), or train anew with a lower learning rate or fewer epochs",
     )
+
+
+def _report_complaints(out: Path) -> None:
+    """Say of a model that is whole, and may be no good, what a scoring of a catalogue would not show."""
+    standing, right = rundir.complaints(out)
+    for stage, complaint in standing.items() if is_primary() else ():
+        kept = f"the last checkpoint before that is {right}" if right else "no checkpoint before that was kept"
+        log.warning("%s was trained to its end, but stage %r ended in %s; %s", out, stage, complaint, kept)
 
 
 def _check_rate(rows: int, settings: config.Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ Load = Callable[[], np.ndarray]  # pixels (H, W, bands) of one image, or any exc
 
 FORMATS = ("JPEG", "PNG", "TIFF")
 COLOURS = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+LOOKED_AT = 9  # images, before the shape of all is settled: one odd one must not make the others odd
 SHOWN = 5  # reasons given where no image can be read
 log = logging.getLogger(__name__)
 
@@ -63,21 +65,25 @@ class Album:
         self.named: set[str] = set()
 
     def open(self, images: Iterable[tuple[str, Load]]) -> Column:
-        """Settle the shape by the first image that can be read; the column that they make.
+        """Settle the shape, by what most of the first `LOOKED_AT` have, or the first that can be read; the column they make.
 
         Raises
         ------
         DataError
-            There is none.
+            None can be read.
         """
-        reasons = []
-        for name, load in images:
+        shapes, reasons = Counter(), []
+        for tried, (name, load) in enumerate(images, start=1):
             try:
-                self.shape = self._sized(load()).shape
-                return Column(np.dtype(np.float32), self.shape)
+                shapes[self._sized(load()).shape] += 1
             except Exception as error:
                 self._must_be_its_own(error, name)
                 reasons.append(f"{name}: {_reason(error)}")
+            if shapes and tried >= LOOKED_AT:
+                break
+        if shapes:
+            self.shape = shapes.most_common(1)[0][0]  # the first of those that are equally common
+            return Column(np.dtype(np.float32), self.shape)
         raise DataError(
             "none of these images can be read",
             where=self.where,

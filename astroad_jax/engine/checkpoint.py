@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,8 +41,15 @@ def _leaves(state: Any) -> dict[str, list]:
     return {jax.tree_util.keystr(path): [str(leaf.dtype), list(leaf.shape)] for path, leaf in flat}
 
 
-def save(directory: Path, position: Position, total_step: int, state: Any, keep: int = 3) -> Path:
-    """Write a checkpoint and drop all but the newest `keep`.
+def save(
+    directory: Path,
+    position: Position,
+    total_step: int,
+    state: Any,
+    keep: int = 3,
+    complaints: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a checkpoint and drop all but the newest `keep`, and the newest of which nothing is complained.
 
     Parameters
     ----------
@@ -50,6 +57,8 @@ def save(directory: Path, position: Position, total_step: int, state: Any, keep:
         The run's ``checkpoints`` directory.
     total_step : int
         Steps done over all stages; names the checkpoint.
+    complaints : mapping, optional
+        What is wrong with the training so far, by stage.
 
     Returns
     -------
@@ -70,6 +79,7 @@ def save(directory: Path, position: Position, total_step: int, state: Any, keep:
         "total_step": total_step,
         "digest": digest(state),
         "leaves": _leaves(state),
+        "complaints": dict(complaints or {}),
     }
     with _writing(tmp):
         if primary:
@@ -117,10 +127,28 @@ def _seal(tmp: Path, note: dict[str, Any], final: Path) -> None:
 
 
 def _prune(newest: Path, keep: int) -> None:
-    """Leave `keep` checkpoints up to the one just written; those beyond it are damaged, and count for nothing."""
+    """Leave `keep` checkpoints up to the one just written; those beyond it are damaged, and count for nothing.
+
+    A model that goes wrong may be noticed late or never: the last one that seemed right stays, however old.
+    """
     older = sorted(path for path in newest.parent.glob("step_*") if path.name < newest.name)
+    right = next(filter(_seems_right, (newest, *reversed(older))), None)
     for path in older[: max(0, len(older) + 1 - keep)]:
-        shutil.rmtree(path)
+        if path != right:
+            shutil.rmtree(path)
+
+
+def _seems_right(path: Path) -> bool:
+    """Whether nothing was complained of when a checkpoint was written, so far as can be read."""
+    try:
+        return not files.read_sealed(path / "manifest.json").get("complaints")
+    except (OSError, CorruptError):
+        return False
+
+
+def last_right(directory: Path) -> Path | None:
+    """The newest checkpoint of which nothing was complained."""
+    return next(filter(_seems_right, sorted(Path(directory).glob("step_*"), reverse=True)), None)
 
 
 def _as_dict(state: Any) -> dict[str, Any]:

@@ -15,19 +15,21 @@ import json
 import os
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from astroad_jax import config, files
-from astroad_jax.engine import checkpoint, processes
+from astroad_jax.engine import checkpoint, processes, sharding
 from astroad_jax.engine.signals import asked_to_stop
 from astroad_jax.engine.train import Hooks, Row, Saved
-from astroad_jax.errors import CorruptError, DataError, MismatchError
+from astroad_jax.errors import CorruptError, DataError, DivergedError, MismatchError
 from astroad_jax.types import Batch, Feed, Method, State
 
 Resolve = Callable[[dict[str, Any]], dict[str, Any]]  # a method's hyper-parameters, completed by its defaults
@@ -136,18 +138,46 @@ def _hooks(directory: Path, found: Any, keep: int, stop: threading.Event, primar
                 stream.flush()
                 os.fsync(stream.fileno())
 
-    def on_checkpoint(stage: int, name: str, step: int, total: int, state: State) -> None:
-        checkpoint.save(directory / "checkpoints", checkpoint.Position(stage, name, step), total, state, keep)
+    def on_checkpoint(
+        stage: int, name: str, step: int, total: int, state: State, complaints: Mapping[str, str]
+    ) -> None:
+        _check_numbers(state, name, step)
+        at = checkpoint.Position(stage, name, step)
+        checkpoint.save(directory / "checkpoints", at, total, state, keep, complaints)
 
     def resume(stage: int, abstract: Any) -> Saved | None:
         if found is None:
             return None
         path, note = found
-        return Saved(stage, note["position"]["step"], checkpoint.restore(path, abstract))
+        return Saved(stage, note["position"]["step"], checkpoint.restore(path, abstract), note.get("complaints", {}))
 
     at = found[1]["position"]["stage"] if found else 0
     history = files.read_lines(metrics) if primary and found else []
     return Hooks(on_metrics, on_checkpoint, resume, at, _agreed(stop), lambda: history)
+
+
+def _check_numbers(state: State, name: str, step: int) -> None:
+    """Refuse to save what no training can go on from: metrics may be finite where the last update was not.
+
+    Infinities may be meant (the lowest loss so far, before there was one).
+    """
+    flat, _ = jax.tree_util.tree_flatten_with_path(sharding.to_host(state))
+    reals = ((path, leaf) for path, leaf in flat if jnp.issubdtype(leaf.dtype, jnp.inexact))
+    bad = [jax.tree_util.keystr(path) for path, leaf in reals if np.isnan(leaf).any()]
+    if bad:
+        raise DivergedError(
+            "training diverged: the state holds NaN",
+            where=f"stage {name!r}, step {step}",
+            got=", ".join(bad[:3]) + (f" and {len(bad) - 3} more arrays" if len(bad) > 3 else ""),
+            fix="lower the learning rate, or look for extreme values in the data; earlier checkpoints are kept",
+        )
+
+
+def complaints(directory: Path) -> tuple[dict[str, str], Path | None]:
+    """What the newest checkpoint of a run was written in spite of, by stage, and the newest one that was not."""
+    found = checkpoint.newest(Path(directory) / "checkpoints")
+    standing = found[1].get("complaints", {}) if found else {}
+    return standing, checkpoint.last_right(Path(directory) / "checkpoints") if standing else None
 
 
 def _agreed(stop: threading.Event) -> Callable[[], bool]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,11 +28,12 @@ log = logging.getLogger(__name__)
 
 
 class Saved(NamedTuple):
-    """A place to go on from: stage index, steps done within it, and the state then."""
+    """A place to go on from: stage index, steps done within it, the state then, and what was complained of."""
 
     stage: int
     step: int
     state: State
+    complaints: Mapping[str, str] = {}
 
 
 class Hooks(NamedTuple):
@@ -42,8 +43,9 @@ class Hooks(NamedTuple):
     ----------
     on_metrics : (rows) -> None
         Called with new metric rows, in order.
-    on_checkpoint : (stage index, stage name, step, total step, state) -> None
-        Called every `checkpoint_every` steps and at each stage's end, after the metrics up to that step.
+    on_checkpoint : (stage index, stage name, step, total step, state, complaints) -> None
+        Called every `checkpoint_every` steps and at each stage's end, after the metrics up to that step. `complaints` holds
+        by stage what `Stage.watch` finds fault with there, or found at the stage's end.
     resume : (stage index, abstract state) -> Saved or None
         Asked once, for the stage a saved run was in.
     resume_stage : int
@@ -55,7 +57,7 @@ class Hooks(NamedTuple):
     """
 
     on_metrics: Callable[[list[Row]], None] = lambda rows: None
-    on_checkpoint: Callable[[int, str, int, int, State], None] = lambda *args: None
+    on_checkpoint: Callable[[int, str, int, int, State, Mapping[str, str]], None] = lambda *args: None
     resume: Callable[[int, Any], Saved | None] = lambda stage, abstract: None
     resume_stage: int = 0
     stop: Callable[[], bool] = lambda: False
@@ -128,6 +130,7 @@ def fit(
         log_every,
         -(-checkpoint_every // log_every) * log_every,
         hooks,
+        {},
     )
     state, rows = None, []
     starts = list(itertools.accumulate((stage.num_steps for stage in method.stages), initial=0))
@@ -165,6 +168,7 @@ class _Run(NamedTuple):
     log_every: int
     checkpoint_every: int
     hooks: Hooks
+    complaints: dict[str, str]  # by stage, as they stand
 
     def batches(self, stage: Stage, step: int, total: int) -> Iterator[Batch]:
         return self.feed.passes(step) if stage.plain else self.feed.batches(total + step)
@@ -192,6 +196,7 @@ def _run_stage(
     saved = run.hooks.resume(index, abstract) if index == run.hooks.resume_stage else None
     if saved is not None:
         state, step = saved.state, saved.step
+        run.complaints.update(saved.complaints)
     else:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         state, step = jax.jit(stage.init, out_shardings=shardings)(key, example, previous), 0
@@ -214,7 +219,7 @@ def _run_stage(
         if stopping or _checkpoint_due(run, step, stage.num_steps):
             rows += _report(run, window, pending, bar)
             pending = None
-            run.hooks.on_checkpoint(index, stage.name, step, total + step, state)
+            run.hooks.on_checkpoint(index, stage.name, step, total + step, state, dict(run.complaints))
         if stopping:
             raise Interrupted(
                 "training was stopped",
@@ -289,7 +294,7 @@ class _Window:
     def __init__(self, index: int, stage: Stage, every: int, total: int, step: int, history: Sequence[Row] = ()):
         self.index, self.name, self.every, self.total = index, stage.name, every, total
         self.step, self.num_steps = step, stage.num_steps
-        self.watch, self.complaint = stage.watch, ""
+        self.watch = stage.watch
         self.logged = [row for row in history if row["stage"] == stage.name] if step else []
         self.held: dict[str, list[np.ndarray]] = {}
 
@@ -303,15 +308,17 @@ class _Window:
                 rows.append(self._row())
         return rows
 
-    def complain(self, rows: list[Row]) -> None:
-        """Warn where the stage finds fault with its metrics; once, until it finds none or another."""
+    def complain(self, rows: list[Row], complaints: dict[str, str]) -> None:
+        """Warn where the stage finds fault with its metrics, once, until it finds none or another; note it as it stands."""
         if self.watch is None or not rows:
             return
         self.logged += rows
         found = self.watch(self.logged)
-        if found and found != self.complaint:
+        if found and found != complaints.get(self.name):
             log.warning("stage %r, step %d: %s", self.name, self.step, found)
-        self.complaint = found
+        complaints[self.name] = found
+        if not found:
+            del complaints[self.name]
 
     def _row(self) -> Row:
         means = {name: np.mean(np.stack(values), 0, dtype=np.float64).tolist() for name, values in self.held.items()}
@@ -332,7 +339,7 @@ def _report(run: _Run, window: _Window, pending: tuple[Any, int], bar: Any) -> l
                 fix="lower the learning rate, or look for extreme values in the data; earlier checkpoints are kept",
             )
     rows = window.add(metrics, length)
-    window.complain(rows)
+    window.complain(rows, run.complaints)
     run.hooks.on_metrics(rows)
     bar.update(length)
     if rows and "loss" in rows[-1]:

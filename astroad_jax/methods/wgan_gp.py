@@ -31,6 +31,7 @@ from astroad_jax.nets.conv2d import Critic, Generator, levels
 from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Search, Stage, State
 
 COLLAPSE = 0.1  # of the most variety met, or of the real images'
+BEGINNING = 500  # moves of the generator, within which it need not make various images yet
 
 
 class WGANState(NamedTuple):
@@ -123,13 +124,13 @@ def train_stage(
         kept = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average["params"], params)
         return state._replace(generator={"params": params}, generator_opt=opt, average={"params": kept})
 
-    return Stage("wgan", init, step, num_steps, watch=collapsed)
+    return Stage("wgan", init, step, num_steps, watch=partial(collapsed, begun=BEGINNING * n_critic))
 
 
-def collapsed(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Whether the generated images, having been various, are nearly one image now."""
+def collapsed(rows: Sequence[Mapping[str, Any]], begun: int = 0) -> str:
+    """Whether the generated images, having been various or having had `begun` steps to become so, are nearly one image."""
     variety = [row["variety"] for row in rows]
-    if variety[-1] >= COLLAPSE * min(1.0, max(variety)):
+    if variety[-1] >= COLLAPSE * min(1.0, max(variety)) and (variety[-1] >= COLLAPSE or rows[-1]["step"] < begun):
         return ""
     return (
         "mode collapse: the generated images have all but become one (their spread, in units of the real images', is the "
