@@ -12,7 +12,7 @@ from astroad_jax import config, preprocess
 from astroad_jax.config import Preprocess
 from astroad_jax.errors import ConfigError, CorruptError, DataError
 from astroad_jax.preprocess import images, resample
-from astroad_jax.preprocess.scaler import CONSTANT, EMPTY, INF_INPUT, NAN_INPUT, OUTSIDE
+from astroad_jax.preprocess.scaler import CONSTANT, EMPTY, FLAT_BAND, INF_INPUT, NAN_INPUT, OUTSIDE
 
 KINDS = ("linear", "asinh")
 POLICIES = ("flag", "median", "lowest", "error")
@@ -208,6 +208,21 @@ def test_every_flag(kind: str, policy: str, frame: str):
     assert np.abs(z).max() <= 1
     assert not z[null].any()
     assert z[8].max() == 1
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dead_band_is_flagged(kind: str, frame: str):
+    """Dead, saturated, without a finite pixel; no flag for a band that is constant in training too, or for all bands."""
+    x = sky()
+    scaler = fitted(x, scale=kind, nan="median", **FRAMES[frame])
+    bad = np.stack([x[0]] * 5)
+    bad[1, ..., 1], bad[2, ..., 2], bad[3, ..., 0], bad[4] = 0, x[..., 2].max(), NAN, 0
+    flags = preprocess.apply(scaler, bad)[1] & ~np.uint32(OUTSIDE)
+    assert flags.tolist() == [0, FLAT_BAND, FLAT_BAND, FLAT_BAND | NAN_INPUT, CONSTANT]
+    assert preprocess.unusable(scaler, flags).tolist() == [False, False, False, False, True]
+    x[..., 1] = 7
+    assert not (preprocess.apply(fitted(x, scale=kind, **FRAMES[frame]), x)[1] & FLAT_BAND).any()
 
 
 def test_only_what_the_crop_shows_counts():

@@ -28,6 +28,7 @@ from astroad_jax.preprocess.pieces import runs
 from astroad_jax.preprocess.scaler import (
     CONSTANT,
     EMPTY,
+    FLAT_BAND,
     INF_INPUT,
     NAN_INPUT,
     OUTSIDE,
@@ -109,7 +110,8 @@ def apply(scaler: Scaler, x: Array, xp: Any = np) -> tuple[Array, Array]:
         In [-1, 1], values beyond all training values at the ends, a band that is constant in training 0; all zeros for
         an object that gets no score.
     flags : (N,) uint32
-        Sum of `NAN_INPUT`, `INF_INPUT`, `EMPTY`, `CONSTANT` (every band of the image is constant) and `OUTSIDE`.
+        Sum of `NAN_INPUT`, `INF_INPUT`, `EMPTY`, `CONSTANT` (every band of the image is constant), `OUTSIDE`
+        and `FLAT_BAND` (some band is constant which in training is not: dead or saturated; the image has a score).
 
     Raises
     ------
@@ -158,12 +160,16 @@ def _apply(scaler: Scaler, x: Array, xp: Any) -> tuple[Array, Array]:
     margin = ROUNDING * xp.maximum(xp.abs(low), xp.abs(high))
     beyond = (y < low - margin) | (y > high + margin)
     some = xp.any(finite, axis=PIXELS)
+    flat = _flat(seen, finite, xp)
+    constant = xp.all(flat, axis=1)
+    varies = xp.reshape(scaler.params["high"] > scaler.params["low"], (1, -1))
     found = {
         NAN_INPUT: xp.any(nan, axis=PIXELS),
         INF_INPUT: xp.any(~(finite | nan), axis=PIXELS) | ~xp.all(xp.isfinite(y), axis=PIXELS),
         EMPTY: ~some,
-        CONSTANT: _constant(seen, finite, xp) & some,
+        CONSTANT: constant & some,
         OUTSIDE: xp.any(sound & beyond, axis=PIXELS),
+        FLAT_BAND: xp.any(flat & varies, axis=1) & ~constant,
     }
     flags = sum_flags(found, xp)
     z = xp.where(high > low, xp.clip(2 * fraction(y, low, high, xp) - 1, -1, 1), 0)
@@ -205,11 +211,11 @@ def _along(values: Array, images: Array, xp: Any) -> Array:
     return xp.tile(values, (1, 1, images.shape[2], 1))
 
 
-def _constant(seen: Array, finite: Array, xp: Any) -> Array:
-    """(N,) bool: whether every band holds one value."""
+def _flat(seen: Array, finite: Array, xp: Any) -> Array:
+    """(N, bands) bool: whether a band holds one value, or no finite one."""
     low = xp.min(xp.min(xp.where(finite, seen, xp.inf), axis=1), axis=1)  # an axis at a time: see `_along`
     high = xp.max(xp.max(xp.where(finite, seen, -xp.inf), axis=1), axis=1)
-    return xp.all(high <= low, axis=1)
+    return high <= low
 
 
 class _Survey(NamedTuple):

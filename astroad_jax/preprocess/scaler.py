@@ -18,13 +18,15 @@ NAN_INPUT = 1
 INF_INPUT = 2
 EMPTY = 4
 CONSTANT = 8
-OUTSIDE = 64  # 16, 32 and 128 are the scoring's
+OUTSIDE = 64  # 16, 32 and 128 are the scoring's, 256 to 131072 the spectra's
+FLAT_BAND = 262144
 FLAG_NAMES = {
     NAN_INPUT: "missing value (NaN) in the input",
     INF_INPUT: "infinite value in the input, or one that overflows float32",
     EMPTY: "no finite value in the input",
     CONSTANT: "all values equal, so that there is no contrast to normalise",
     OUTSIDE: "value beyond all training values, scaled as the nearest of them",
+    FLAT_BAND: "a band of the image is all one value, where in training it varies",
 }
 IMPUTING = ("median", "lowest")
 
