@@ -16,8 +16,9 @@ from tests import runs
 from tests.image_files import encode, picture, write_folder
 
 ROWS = 90
-TINY = ["method.hidden=[8]", "method.latent=2", "method.norm=false", "train.batch_size=32", "train.epochs=2"]
-TINY += ["data.calibration_fraction=0.2", "train.log_every=2", "train.steps_per_call=2"]
+DENSE = ["method.hidden=[8]", "method.latent=2", "method.norm=false"]
+SEARCH = ["method.width=4", "method.latent=4", "method.n_critic=1", "method.search=latent", "method.iterations=6"]
+TINY = ["train.batch_size=32", "train.epochs=2", "data.calibration_fraction=0.2", "train.log_every=2", "train.steps_per_call=2"]
 
 
 def sky(rows: int = ROWS, seed: int = 0) -> dict[str, np.ndarray]:
@@ -33,7 +34,8 @@ def sky(rows: int = ROWS, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def settings(*overrides: str) -> config.Run:
-    return config.load(None, [*TINY, "data.anomalies=double", *overrides])
+    networks = SEARCH if "method.name=wgan_gp" in overrides else DENSE
+    return config.load(None, [*TINY, *networks, "data.anomalies=double", *overrides])
 
 
 def write(path, columns):
@@ -51,16 +53,20 @@ def damaged(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Runs of two methods on one table of images."""
+    """Runs of three methods on one table of images."""
     home = tmp_path_factory.mktemp("images")
     path = write(home / "sky.npz", sky())
     options = {"dasvdd": ["preprocess.scale=asinh"], "autoencoder": ["preprocess.crop=6", "preprocess.size=4"]}
+    options["wgan_gp"] = options["dasvdd"]
     for name, overrides in options.items():
         training.train(data.open_source(path), settings(f"method.name={name}", *overrides), home / name)
     return home
 
 
-@pytest.mark.parametrize(("name", "kind", "shape"), [("dasvdd", "asinh", (8, 8, 3)), ("autoencoder", "linear", (4, 4, 3))])
+KINDS = [("dasvdd", "asinh", (8, 8, 3)), ("autoencoder", "linear", (4, 4, 3)), ("wgan_gp", "asinh", (8, 8, 3))]
+
+
+@pytest.mark.parametrize(("name", "kind", "shape"), KINDS)
 def test_bad_images_get_a_null_score_and_a_flag_and_are_counted(trained, tmp_path, name, kind, shape):
     model = bundle.load(trained / name)
     assert model.identity()["scale"] == kind
@@ -79,6 +85,32 @@ def test_bad_images_get_a_null_score_and_a_flag_and_are_counted(trained, tmp_pat
     whole = scoring.score(model, [write(tmp_path / "bad.npz", columns)], tmp_path / "whole")
     assert whole.scored == ROWS
     np.testing.assert_array_equal(catalog.read_scores(tmp_path / "whole")["score"][5:], table["score"][5:])
+
+
+def test_a_search_spends_nothing_on_images_without_a_score(trained):
+    model, columns = bundle.load(trained / "wgan_gp"), damaged(sky())
+    found = model.scorer()(model.state, *(model.prepare(columns["image"])[0], columns["object_id"]))
+    assert found["iterations"][:5].tolist() == [0, 0, 0, 0, 6]
+    assert (found["iterations"][5:] == 6).all()
+
+
+def test_a_search_is_given_several_times_its_slots(trained, monkeypatch):
+    model = bundle.load(trained / "wgan_gp")
+    assert scoring._at_once(model) == 2**16
+    monkeypatch.setattr(scoring, "AT_ONCE", 8 * 8 * 3 * 4 * 20)
+    assert scoring._at_once(model) == 4 * 64
+    wide = model.settings.model_copy(update={"score": config.Score(slots=100)})
+    assert scoring._at_once(model._replace(settings=wide)) == 400
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_few_images_are_searched_alone(trained, tmp_path, count):
+    model, columns = bundle.load(trained / "wgan_gp"), sky()
+    few = {name: values[:count] for name, values in columns.items()}
+    for name, rows in (("few", few), ("all", columns)):
+        scoring.score(model, [write(tmp_path / f"{name}.npz", rows)], tmp_path / name)
+    whole, part = (catalog.read_scores(tmp_path / name)["score"] for name in ("all", "few"))
+    np.testing.assert_array_equal(part, whole[:count])
 
 
 @pytest.mark.parametrize("limit", [1, 8 * 8 * 3 * 4 * 7])

@@ -109,7 +109,7 @@ def with_scaling(method: Method, scaler: Scaler) -> Method:
         return z[0], flags[0]
 
     if isinstance(method.score, Search):
-        return method._replace(score=_search(method.score, scaled))
+        return method._replace(score=_search(method.score, scaled, partial(preprocess.unusable, scaler)))
 
     def score(key: Key, state: Scaled, example: Example) -> Scores:
         z, flags = scaled(state.params, example)
@@ -118,7 +118,13 @@ def with_scaling(method: Method, scaler: Scaler) -> Method:
     return method._replace(score=score)
 
 
-def _search(search: Search, scaled: Callable[[dict[str, Any], Example], tuple[jax.Array, jax.Array]]) -> Search:
+def _search(
+    search: Search,
+    scaled: Callable[[dict[str, Any], Example], tuple[jax.Array, jax.Array]],
+    unusable: Callable[[jax.Array], jax.Array],
+) -> Search:
+    """A search over objects to be scaled; one that gets no score whatever is found has ended before it begins."""
+
     def init(key: Key, state: Scaled, example: Example) -> _Held:
         z, flags = scaled(state.params, example)
         return _Held(z, flags, search.init(key, state.state, {"x": z}))
@@ -129,4 +135,7 @@ def _search(search: Search, scaled: Callable[[dict[str, Any], Example], tuple[ja
     def finish(state: Scaled, example: Example, held: _Held) -> Scores:
         return {**search.finish(state.state, {"x": held.x}, held.carry), "flags": held.flags}
 
-    return Search(init, step, finish, lambda held: search.done(held.carry), search.num_steps)
+    def done(held: _Held) -> jax.Array:
+        return search.done(held.carry) | unusable(held.flags)
+
+    return Search(init, step, finish, done, search.num_steps)

@@ -20,6 +20,7 @@ from astroad_jax.app import estimate, raw
 from astroad_jax.app.bundle import READING, Bundle
 from astroad_jax.engine import catalog, scorebook
 from astroad_jax.engine.partitions import score_chunk
+from astroad_jax.engine.search import default_slots
 from astroad_jax.errors import DataError
 from astroad_jax.types import Search
 
@@ -34,6 +35,7 @@ AT_ONCE = 2**26  # bytes of objects that are scored at once
 # On CPU, where the same cores read and write. malloc maps what is above 32 MB anew every time, and to touch fresh memory may
 # cost more than to read it: on two cores tables of 152 features went 1.2 times as fast as in pieces of 64 MB.
 AT_ONCE_CPU = 2**24
+FILLINGS = 4  # of a search's slots on one device, at least, in a piece
 FLAG_NAMES = {**preprocess.FLAG_NAMES, DUPLICATE_ID: "id occurs more than once in its table", **catalog.FLAG_NAMES}
 log = logging.getLogger(__name__)
 
@@ -266,13 +268,16 @@ def _chunks(model: Bundle, source: data.Source, roles: data.Roles | None = None)
 def _at_once(model: Bundle) -> int:
     """Rows in a piece: by the objects' size, the kind of device and of score; with it goes the score file's layout.
 
-    A search ends each piece with slots that nothing is left to fill, and an accelerator works on blocks of thousands.
+    A search ends each piece with slots that nothing is left to fill: it has several times as many objects as slots, of
+    large images too. An accelerator works on blocks of thousands.
     """
     shape = raw.prepared_shape(model.scaler, model.schema.raw_shape)
     largest = max(math.prod(shape), math.prod(model.schema.shape))
-    small = jax.default_backend() == "cpu" and not isinstance(model.method.score, Search)
-    most = max(1, min(data.ROWS, (AT_ONCE_CPU if small else AT_ONCE) // (4 * largest)))
-    return 1 << (most.bit_length() - 1)
+    searches = isinstance(model.method.score, Search)
+    small = jax.default_backend() == "cpu" and not searches
+    most = max(1, (AT_ONCE_CPU if small else AT_ONCE) // (4 * largest))
+    least = FILLINGS * (model.settings.score.slots or default_slots()) if searches else 1
+    return min(data.ROWS, max(least, 1 << (most.bit_length() - 1)))
 
 
 def _gathered(chunks: Iterator[catalog.Chunk], rows: int) -> Iterator[catalog.Chunk]:
