@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -51,9 +51,13 @@ class Searched(config.Frozen):
     augment: bool = True
     size: int = 64
 
+    def resolved(self) -> Self:
+        """The same with every default of the method written out, so that results of other defaults are other results."""
+        return self.model_copy(update={"method": {**DEFAULTS[self.model], **self.method}})
+
     def train(self, x: np.ndarray, seed: int, out: Path) -> Model:
         """The model of these settings, trained on preprocessed images: see `train`."""
-        values = {"name": self.model, **DEFAULTS[self.model], **self.method}
+        values = {"name": self.model, **self.resolved().method}
         options = {"epochs": self.epochs, "batch_size": self.batch_size, "augment": self.augment}
         return train(values, x, seed=seed, out=out, **options)
 

@@ -117,7 +117,7 @@ def figures(out: Path, model: gan.Model, x: np.ndarray, images: np.ndarray, scor
 
 def main(argv: list[str] | None = None) -> None:
     given = common.arguments("sim_vs_obs", __doc__, Settings, gan.SMOKE, argv)
-    settings: Settings = given.settings
+    settings: Settings = given.settings.resolved()
     keys = tuple(name for name in Settings.model_fields if name not in ("seeds", "first_seed"))
     results = common.Results(given.out, settings, keys)
     observed = common.images(settings.observed, given.data)

@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -49,13 +49,18 @@ class Settings(gan.Searched):
     isolated_mass: float = 10.75
     norm: Literal["peak", "flux", "none"] = "peak"
     softening: float | None = Field(None, gt=0)
+    test_sky: int = 3  # scaling and training were chosen on the galaxies of seed 2
     kmeans: bool = True
     jobs: int = 2
+
+    def resolved(self) -> Self:
+        softening = self.softening or (SKY_SOFTENING if self.norm == "none" else SOFTENING)
+        return super().resolved().model_copy(update={"softening": softening})
 
 
 BRIGHTEST = 0.999  # share of the training images whose brightest pixel is at most 1; what is above 1 is cut off
 SOFTENING = 0.003  # of the brightest pixels
-TEST_SKY = 3  # scaling and training were chosen on the galaxies of seed 2
+SKY_SOFTENING = 10.0  # of the sky's noise
 SMOKE = {**gan.SMOKE, "kmeans": False}
 
 # Shares flagged at thresholds 1, 2, 3, and by k-means. Of isolated galaxies the paper prints those not flagged.
@@ -79,7 +84,7 @@ def survey(settings: Settings) -> tuple[dict[str, np.ndarray], dict[str, np.ndar
     if not settings.noise:
         camera = camera._replace(gain=math.inf, noise=sky.Noise((0.0,)))
     train = sky.draw(camera, settings.train_images, "isolated", seed=1)
-    parts = [sky.draw(camera, settings.test_images, kind, seed=TEST_SKY) for kind in sky.KINDS]
+    parts = [sky.draw(camera, settings.test_images, kind, seed=settings.test_sky) for kind in sky.KINDS]
     return train, {name: np.concatenate([part[name] for part in parts]) for name in train}
 
 
@@ -157,14 +162,15 @@ def sky_noise() -> float:
 
 def scaled(settings: Settings, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Sets of images ``(N, H, W, 1)`` stretched to [-1, 1], by the limits of the first."""
+    settings = settings.resolved()
     if settings.norm == "none":
-        softening = (settings.softening or 10.0) * sky_noise()
+        softening = settings.softening * sky_noise()
     else:
         norm = np.sum if settings.norm == "flux" else np.max
         images = [x / norm(x, axis=(1, 2, 3), keepdims=True) for x in images]
         brightest = np.quantile(images[0].max(axis=(1, 2, 3)), BRIGHTEST)
         images = [np.minimum(x / brightest, 1) for x in images]
-        softening = settings.softening or SOFTENING
+        softening = settings.softening
     scaler = preprocess.fit(images[0], Preprocess(scale="asinh", softening=softening))
     return [gan.scaled(scaler, x, "mock sky") for x in images]
 
@@ -201,9 +207,9 @@ def _published(name: str, metric: str) -> float | None:
 
 def main(argv: list[str] | None = None) -> None:
     given = common.arguments("wgan_mergers", __doc__, Settings, SMOKE, argv)
-    settings: Settings = given.settings
+    settings: Settings = given.settings.resolved()
     keys = ("model", "method", "train_images", "epochs", "batch_size", "test_images", "augment", "size", "noise",
-            "isolated_mass", "norm", "softening")  # fmt: skip
+            "isolated_mass", "norm", "softening", "test_sky")  # fmt: skip
     results = common.Results(given.out, settings, keys)
     for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
         if not results.done(method=settings.model, seed=seed):

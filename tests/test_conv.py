@@ -37,9 +37,13 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize(("side", "width_in", "width_out"), [(8, 3, 5), (8, 5, 1), (32, 5, 6)])
+@pytest.mark.parametrize(
+    ("side", "width_in", "width_out", "piece"),
+    [(8, 3, 5, fastconv.PIECE), (8, 5, 1, fastconv.PIECE), (32, 5, 6, fastconv.PIECE), (8, 5, 6, 8 * 8 * 6)],
+)
 @pytest.mark.parametrize("form", list(FORMS))
-def test_fast_forms_are_the_plain_ones(form, side, width_in, width_out):
+def test_fast_forms_are_the_plain_ones(form, side, width_in, width_out, piece, monkeypatch):
+    monkeypatch.setattr(fastconv, "PIECE", piece)
     fast, reference, size = FORMS[form]
     x, kernel = arrays((2, side, side, width_in), (size, size, width_in, width_out))
     np.testing.assert_allclose(fast(x, kernel), reference(x, kernel), atol=1e-4)
@@ -72,6 +76,15 @@ def test_kernel_gradients_in_pieces_are_those_of_the_whole(form, count, monkeypa
     summed, now_in_pieces = found()
     np.testing.assert_allclose(summed, whole, rtol=1e-4, atol=1e-4)
     assert (in_pieces, now_in_pieces) == (False, count > 1)
+
+
+@pytest.mark.parametrize(("images", "devices", "cut"), [(4, 1, True), (4, 2, False), (0, 1, False)])
+def test_kernel_gradients_are_in_pieces_where_no_device_needs_anothers_images(images, devices, cut, monkeypatch):
+    monkeypatch.setattr(fastconv, "PIECE", 8 * 8 * 5)
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    x, kernel = arrays((images, 8, 8, 3), (3, 3, 3, 5))
+    gradient = jax.make_jaxpr(jax.grad(lambda kernel: jnp.sum(fastconv.conv(x, kernel, 1))))(kernel)
+    assert ("scan[" in str(gradient)) == cut
 
 
 @pytest.mark.parametrize("form", ["down", "up", "3"])

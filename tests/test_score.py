@@ -103,11 +103,16 @@ def test_a_row_has_the_same_bits_wherever_it_stands(name):
     if name == "mcdsvdd":  # untrained, no class has a centre yet
         state = state._replace(known=np.ones_like(state.known))
     x = 30 * toy.shaped(name, toy.mixture(3, seed=4)[0])  # far out, where every last bit shows
-    count = score.reference_rows("cpu", x[0].size)
+    program = jax.jit(score.scores_of_rows(made), compiler_options=score._compiler_options())
+    scorer, count = score.make_scorer(made), score.reference_rows("cpu", x[0].size)
     for row in x:
-        found = score.make_scorer(made, batch_size=count)(state, np.stack([row] * count), np.zeros(count, int))
+        found = program(jax.random.key(0), state, np.stack([row] * count), np.zeros((count, 2), np.uint32))
         assert np.isfinite(found["score"]).all()
-        assert all(len(np.unique(values)) == 1 for values in found.values())
+        one = {part: np.asarray(values)[0].tobytes() for part, values in found.items()}
+        for rows in (count, 512, 1000):
+            given = found if rows == count else scorer(state, np.stack([row] * rows), np.zeros(rows, int))
+            for part, values in given.items():
+                assert {value.tobytes() for value in np.asarray(values)} == {one[part]}, (part, rows)
 
 
 def test_no_rows_at_all():

@@ -32,7 +32,10 @@ Scored = dict[str, np.ndarray]
 log = logging.getLogger(__name__)
 
 
-PROBES = 64  # random rows on which a row count must agree with the reference, at least
+# Random rows on which a row count must agree with the reference, in so many calls: of two orders of addition that differ, a
+# single row in forty may show it.
+PROBES = 2048
+CALLS = (2, 64)
 LARGEST = 2**26  # numbers in a block, where its objects are large: 256 MiB
 # CPU matrix products seem to go by tiles of rows, and rows left over may be added in another order. Of 512 rows the last two
 # were, and of 8 and 32 some, on a processor with AVX2 and without AVX-512; of multiples of 12 none were. The largest that fits.
@@ -234,7 +237,7 @@ class _Ladder:
             else:
                 size = min(_power(-(-left // self.devices)) * self.devices, reference)
             while size != reference and not self._usable(state, kind, size):
-                # Small sizes grow to the reference; sizes above it fall back on it.
+                # Small sizes grow, up to the reference; sizes above it fall back on it.
                 size = min(size * 2, reference) if size < reference else reference
             return size
 
@@ -269,8 +272,9 @@ class _Ladder:
         x, bits = self._probe(kind)
         if self.probed[kind] is not state:
             self.expected[kind], self.probed[kind] = jax.device_get(self(state, x, bits)), state
-        starts = range(0, min(max(PROBES, size), len(x)), size)
-        where = [(np.arange(start, start + size) % len(x)) for start in starts]
+        probes = min(PROBES, LARGEST // 4 // math.prod(kind[0]))
+        calls = int(np.clip(probes // size, *CALLS))
+        where = [(np.arange(size) + call * (size + 1)) % len(x) for call in range(calls)]  # other rows in every place
         return all(_same(self(state, x[rows], bits[rows]), self.expected[kind], rows) for rows in where)
 
 

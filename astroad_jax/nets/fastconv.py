@@ -12,6 +12,7 @@ Images are ``(B, H, W, C)``, kernels ``(height, width, in, out)``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -58,15 +59,19 @@ def _views(x: jax.Array, size: int, height: int, width: int) -> list[jax.Array]:
 
 
 def _in_pieces(by_kernel: Callable[..., jax.Array], x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """A kernel's gradient, summed over as many images at a time as stay in the cache: measured up to 4 times as fast."""
-    most = max(1, PIECE // max(x[0].size, gradient[0].size))
-    if most >= len(x):
+    """A kernel's gradient, summed over as many images at a time as stay in the cache: measured up to 4 times as fast.
+
+    Not with several devices, over which the images may be spread: a scan over them would have every device gather all.
+    """
+    most = max(1, PIECE // max(1, *(math.prod(images.shape[1:]) for images in (x, gradient))))
+    if most >= len(x) or jax.device_count() > 1:
         return by_kernel(x, gradient)
     count = next(n for n in range(most, 0, -1) if len(x) % n == 0)
     pieces = [images.reshape(-1, count, *images.shape[1:]) for images in (x, gradient)]
     shape = jax.eval_shape(by_kernel, *(images[0] for images in pieces)).shape
     add = lambda total, piece: (total + by_kernel(*piece), None)  # noqa: E731
-    return jax.lax.scan(add, jnp.zeros(shape, jnp.float32), tuple(pieces))[0].astype(x.dtype)
+    zero = jnp.zeros(shape, jnp.promote_types(x.dtype, jnp.float32))
+    return jax.lax.scan(add, zero, tuple(pieces))[0].astype(x.dtype)
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
