@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
+import jax
 import numpy as np
 
 from astroad_jax import config, files, preprocess
@@ -17,9 +18,10 @@ from astroad_jax.engine.rundir import open_run
 from astroad_jax.engine.score import make_embedder, make_reconstructor, make_scorer
 from astroad_jax.engine.train import fit
 from astroad_jax.errors import DataError
-from astroad_jax.methods import build, configure
+from astroad_jax.methods import build, configure, fanogan, latent_search, wgan_gp
 from astroad_jax.methods.augment import augmented
-from astroad_jax.types import Method, State
+from astroad_jax.methods.latent_search import Pair
+from astroad_jax.types import Example, Method, State
 
 PERCENT = (85, 90, 95)  # of the training scores: paper 002's thresholds 1, 2 and 3
 
@@ -69,6 +71,7 @@ class Model(NamedTuple):
     state: State
     metrics: list[dict[str, Any]]
     seed: int
+    pair: Pair | None  # generator and critic, where there are such
 
     def score(self, x: np.ndarray, ids: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Scores and components of preprocessed images."""
@@ -78,6 +81,16 @@ class Model(NamedTuple):
     def embed(self, x: np.ndarray) -> np.ndarray:
         """Embeddings ``(N, D)``."""
         return make_embedder(self.method, batch_size=512)(self.state, x, np.arange(len(x)))["embedding"]
+
+    def features(self, x: np.ndarray) -> np.ndarray:
+        """The critic's features ``(N, F)``, whatever else the method embeds by."""
+
+        def seen(state: State, example: Example) -> jax.Array:
+            networks = state.gan if isinstance(state, fanogan.FAnoGANState) else wgan_gp.trained(state)
+            return latent_search.features(self.pair, networks, example["x"])
+
+        method = self.method._replace(embed=seen)
+        return make_embedder(method, batch_size=512)(self.state, x, np.arange(len(x)))["embedding"]
 
     def rebuild(self, x: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
         """The nearest images that the model can make: those of the scores, where the ids are those scored with."""
@@ -108,7 +121,9 @@ def train(
     with open_run(out, settings, feed, 2) as hooks:
         logged = {"log_every": options.log_every, "checkpoint_every": options.checkpoint_every}
         fitted = fit(trained, feed, seed=seed, steps_per_call=1, hooks=hooks, progress=True, **logged)
-    return Model(method, fitted.state, files.read_lines(out / "metrics.jsonl"), seed)
+    config_of = configure(values)
+    pair = wgan_gp.networks(config_of, x.shape[1:]) if isinstance(config_of, wgan_gp.Networks) else None
+    return Model(method, fitted.state, files.read_lines(out / "metrics.jsonl"), seed, pair)
 
 
 def place(out: Path, label: str, settings: config.Frozen, keys: Sequence[str], seed: int) -> Path:

@@ -10,7 +10,9 @@ mocks' 85, 90 and 95 % thresholds, the AUROC of observed against mock, which is 
 and the Kolmogorov-Smirnov distance), and against brightness, size, concentration and asymmetry, measured in both alike.
 
 The paper has 1,524,118 mocks of Horizon-AGN and 17,611 galaxies of CANDELS, and prints figures, no numbers: its finding is
-that observations score higher. Networks, training and search are set as in `experiments.wgan_mergers`.
+that observations score higher. Networks and search are set as in `experiments.wgan_mergers`, and training but for its
+length. `scores.png` has the distributions (figure 13), `map.png` the critic's features (14), `gallery.png` the least and the
+most strange (15), `properties.png` the distributions in ranges of each property (16).
 """
 
 from __future__ import annotations
@@ -106,12 +108,19 @@ def figures(out: Path, model: gan.Model, x: np.ndarray, images: np.ndarray, scor
     galleries.gallery(out / "gallery.png", columns, [f"{scores[i]:.3g}" for i in rows])
     flagged = scores > gan.thresholds(scores[~is_real])[90]
     groups = {"mock": ~is_real, "observed": is_real}
-    panels = {name: {group: (values[mask], flagged[mask]) for group, mask in groups.items()}
-              for name, values in properties(images).items()}  # fmt: skip
-    galleries.fractions(out / "fractions.png", panels)
+    measured = properties(images)
+    for draw, of, name in (
+        (galleries.fractions, flagged, "fractions"),
+        (galleries.scores_by_property, scores, "properties"),
+    ):
+        panels = {title: {group: (values[mask], of[mask]) for group, mask in groups.items()}
+                  for title, values in measured.items()}  # fmt: skip
+        draw(out / f"{name}.png", panels)
     if len(x) > 200:
-        places = maps.tsne(model.embed(x), seed=0)
-        galleries.scatter(out / "map.png", places, np.where(is_real, "observed", "mock"), label="t-SNE of features")
+        places = maps.tsne(model.features(x), seed=0)
+        galleries.scatter(
+            out / "map.png", places, np.where(is_real, "observed", "mock"), label="t-SNE of the critic's features"
+        )
     plots.training_curves(out / "training.png", model.metrics)
 
 

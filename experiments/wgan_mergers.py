@@ -54,6 +54,7 @@ class Settings(gan.Searched):
     jobs: int = 2
 
     def resolved(self) -> Self:
+        """The softening written out, too."""
         softening = self.softening or (SKY_SOFTENING if self.norm == "none" else SOFTENING)
         return super().resolved().model_copy(update={"softening": softening})
 
@@ -149,8 +150,8 @@ def figures(out: Path, model: gan.Model, x: np.ndarray, test: dict, scores: np.n
               for column, title in PROPERTIES.items()}  # fmt: skip
     galleries.fractions(out / "fractions.png", panels)
     if len(x) > 200:
-        features = model.embed(x)
-        galleries.scatter(out / "map.png", maps.tsne(features, seed=0), test["kind"], label="t-SNE of features")
+        places = maps.tsne(model.features(x), seed=0)
+        galleries.scatter(out / "map.png", places, test["kind"], label="t-SNE of the critic's features")
     plots.training_curves(out / "training.png", model.metrics)
 
 

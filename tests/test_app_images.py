@@ -18,7 +18,13 @@ from tests.image_files import encode, picture, write_folder
 ROWS = 90
 DENSE = ["method.hidden=[8]", "method.latent=2", "method.norm=false"]
 SEARCH = ["method.width=4", "method.latent=4", "method.n_critic=1", "method.search=latent", "method.iterations=6"]
-TINY = ["train.batch_size=32", "train.epochs=2", "data.calibration_fraction=0.2", "train.log_every=2", "train.steps_per_call=2"]
+TINY = [
+    "train.batch_size=32",
+    "train.epochs=2",
+    "data.calibration_fraction=0.2",
+    "train.log_every=2",
+    "train.steps_per_call=2",
+]
 
 
 def sky(rows: int = ROWS, seed: int = 0) -> dict[str, np.ndarray]:

@@ -67,3 +67,16 @@ def test_map_keeps_clusters_apart_and_repeats():
 def test_map_of_too_few_or_of_nothing_finite(x):
     with pytest.raises(DataError):
         maps.tsne(x, seed=0)
+
+
+def test_scores_in_ranges_of_properties(tmp_path):
+    rng = np.random.default_rng(0)
+    values, scores = rng.normal(size=60), rng.uniform(1, 2, 60)
+    values[3], scores[4] = np.nan, np.inf
+    groups = {"mock": (values[:40], scores[:40]), "observed": (values[40:], scores[40:])}
+    galleries.scores_by_property(tmp_path / "p.png", {"size": groups, "one value": {"mock": (np.ones(9), scores[:9])}})
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    with pytest.raises(DataError, match="no property"):
+        galleries.scores_by_property(tmp_path / "p.png", {"size": {"mock": (np.full(3, np.nan), np.ones(3))}})
+    with pytest.raises(DataError, match="no property"):
+        galleries.scores_by_property(tmp_path / "p.png", {})

@@ -192,7 +192,7 @@ def test_observed_galaxies_against_mocks(galaxies, tmp_path):
     assert {"observed beyond 90 %", "auroc of observed against mock", "Kolmogorov-Smirnov distance"} <= set(found)
     assert 0 < found["Kolmogorov-Smirnov distance"] <= 1
     pictures = {path.name for path in tmp_path.glob("*/*.png")}
-    assert pictures == {"scores.png", "gallery.png", "fractions.png", "training.png"}
+    assert pictures == {"scores.png", "gallery.png", "fractions.png", "properties.png", "training.png"}
 
 
 def test_images_of_a_data_set_without_labels(galaxies):

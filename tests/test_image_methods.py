@@ -247,9 +247,9 @@ def test_divergence_leaves_checkpoints_that_can_be_used(tmp_path):
     batches = toy.feed("wgan_gp")
     values = {**toy.VARIANTS["wgan_gp"], "learning_rate": 1e30}
     made = toy.build(configure(values), toy.plan("wgan_gp", batches, 2))
-    with rundir.open_run(tmp_path / "run", config.Run(method=values), batches) as hooks:
-        with pytest.raises(DivergedError, match="diverged"):
-            fit(made, batches, log_every=1, steps_per_call=1, checkpoint_every=1, hooks=hooks)
+    opened = rundir.open_run(tmp_path / "run", config.Run(method=values), batches)
+    with opened as hooks, pytest.raises(DivergedError, match="diverged"):
+        fit(made, batches, log_every=1, steps_per_call=1, checkpoint_every=1, hooks=hooks)
     path, _ = checkpoint.newest(tmp_path / "run" / "checkpoints")
     example = {"x": rows(toy.BATCH), "mask": jnp.ones(toy.BATCH)}
     state = checkpoint.restore(path, rundir.abstract_state(made, example))

@@ -186,7 +186,9 @@ def test_of_large_objects_few_make_a_block(shape, rows, accelerator):
 def test_blocks_take_every_row_once(count):
     steps = ladder(set())
     x = np.arange(3 * count, dtype=np.float32).reshape(count, 3)
-    blocks = [(own[:length], len(own)) for (own, _), length in score._blocks(x, id_bits(np.arange(count)), steps.rows(None, x))]
+    blocks = [
+        (own[:length], len(own)) for (own, _), length in score._blocks(x, id_bits(np.arange(count)), steps.rows(None, x))
+    ]
     np.testing.assert_array_equal(np.concatenate([own for own, _ in blocks]), x)
     assert {size for _, size in blocks} <= {1 << k for k in range(9)} | {480, 960, 1920, 3840}
 

@@ -15,10 +15,10 @@ from astroad_jax.engine.score import make_scorer
 from astroad_jax.engine.search import make_searcher
 from astroad_jax.engine.train import fit
 from astroad_jax.errors import ConfigError
-from astroad_jax.methods import latent_search, wgan_gp
+from astroad_jax.methods import build, configure, latent_search, wgan_gp
 from astroad_jax.methods.losses import descend
 from astroad_jax.nets import conv2d
-from astroad_jax.types import Plan
+from astroad_jax.types import Plan, Search
 
 TINY = {"latent": 6, "width": 4, "most": 16, "critic_dense": 8, "n_critic": 2, "iterations": 40, "mu_width": 8}
 
@@ -168,6 +168,105 @@ def test_a_search_that_no_longer_falls_ends(trained):
     found = make_scorer(method)(fitted.state, images(5), np.arange(5))
     assert found["iterations"].max() < 200
     assert found["iterations"].min() >= 4
+
+
+class Seeing(nn.Module):
+    """A critic's features without kinks."""
+
+    def setup(self):
+        self.layers = conv2d.Features((3, 4), last=4, activation="tanh")
+
+    def __call__(self, x):
+        return self.features(x).sum(-1)
+
+    def features(self, x):
+        return self.layers(x).reshape(x.shape[0], -1)
+
+
+def smooth_search(form: str):
+    """A search through networks without kinks for an image that is brighter than any that can be made, everywhere."""
+    pair = latent_search.Pair(conv2d.Generator(1, (4, 3), activation="tanh"), Seeing(), 5)
+    x = jnp.full((8, 8, 1), 3.0)
+    keys = jax.random.split(jax.random.key(1), 2)
+    state = latent_search.Trained(pair.generator.init(keys[0], jnp.zeros((1, 5))), pair.critic.init(keys[1], x[None]))
+    config = latent_search.Config(search=form, search_beta1=0.5, mu_width=4)
+    search = latent_search.latent_search(pair, lambda state: state, config)
+    carry = search.init(jax.random.key(0), state, {"x": x})
+    carry = carry._replace(features=jnp.full_like(carry.features, 9.0))
+    mu = latent_search.Mu(4, 5)
+
+    def loss(moved) -> float:
+        z = moved if form == "latent" else mu.apply(moved, carry.noise)
+        return float(latent_search.losses(pair, state, x, carry.features, z, 0.7, "sum").total)
+
+    return search.step(state, {"x": x}, carry), carry.moved, loss
+
+
+@pytest.mark.parametrize("form", ["mu", "latent"])
+def test_gradient_of_the_search_by_differences(form):
+    """What Adam is given in the first iteration: half of it is its first moment."""
+    after, moved, loss = smooth_search(form)
+    gradient = jax.tree.map(lambda moment: 2 * moment, after.opt[0].mu)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        towards = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), moved)
+        slope = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(towards)))
+        ends = [loss(jax.tree.map(lambda p, d, s=s: p + s * 1e-2 * d, moved, towards)) for s in (1, -1)]
+        assert float(slope) == pytest.approx((ends[0] - ends[1]) / 2e-2, rel=2e-2, abs=2e-2)
+    assert any(float(jnp.abs(leaf).max()) > 0.1 for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("form", ["mu", "latent"])
+def test_continuous_batching_is_the_plain_search(trained, form):
+    """Through networks, of images that end at different times; and one image is the same in every slot."""
+    _, _, fitted = trained
+    method, _ = made(search=form, search_rate=0.05, patience=3, tolerance=0.02, iterations=60)
+    x, ids = images(13), np.arange(13)
+    plain = make_searcher(method.score, slots=4, refill=1.0, rebuild=True)(fitted.state, x, ids)
+    assert len(np.unique(plain["iterations"])) > 3
+    for options in ({"refill": 0.25}, {"refill": 0.25, "steps_per_call": 3}):
+        found = make_searcher(method.score, slots=4, rebuild=True, **options)(fitted.state, x, ids)
+        jax.tree.map(np.testing.assert_array_equal, found, plain)
+    same = make_searcher(method.score, slots=4)(fitted.state, np.stack([x[0]] * 4), np.zeros(4, int))
+    assert all(len({value.tobytes() for value in values}) == 1 for values in same.values())
+
+
+def test_half_precision_steps_and_searches_near_single(trained):
+    _, _, fitted = trained
+    options = {"search": "latent", "search_rate": 0.05, "iterations": 20}
+    batch, ids = {"x": jnp.asarray(images(16))}, np.arange(6)
+    found = {}
+    for compute in ("float32", "bfloat16"):
+        method, _ = made(compute=compute, **options)
+        state, metrics = jax.jit(method.stages[0].step)(jax.random.key(0), fitted.state, batch)
+        jax.tree.map(lambda new, old: np.testing.assert_equal(new.dtype, old.dtype), state, fitted.state)
+        found[compute] = (metrics, make_searcher(method.score, slots=6)(fitted.state, images(6), ids)["score"])
+    for name, value in found["float32"][0].items():
+        assert float(found["bfloat16"][0][name]) == pytest.approx(float(value), rel=5e-2, abs=5e-2), name
+    np.testing.assert_allclose(found["bfloat16"][1], found["float32"][1], rtol=0.1)
+    assert not np.array_equal(found["bfloat16"][1], found["float32"][1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wgan_gp", "ganomaly"])
+def test_a_step_and_a_score_at_the_size_of_galaxy10(name):
+    values = {"name": name, "width": 1, "most": 4, "latent": 4}
+    values |= {"iterations": 2, "search": "latent", "n_critic": 1} if name == "wgan_gp" else {}
+    method = build(configure(values), Plan(256 * 256 * 3, 1, 1, 1, shape=(256, 256, 3)))
+    rng = np.random.default_rng(0)
+    batch = {"x": jnp.asarray(rng.uniform(-1, 1, (2, 256, 256, 3)), jnp.float32), "mask": jnp.ones(2)}
+    state = None
+    for stage in method.stages:
+        state = jax.jit(stage.init)(jax.random.key(0), batch, state)
+        state, metrics = jax.jit(stage.step)(jax.random.key(1), state, batch)
+        assert all(np.isfinite(value) for value in metrics.values())
+    if isinstance(method.score, Search):
+        score = make_searcher(method.score, slots=2)(state, np.asarray(batch["x"]), np.arange(2))["score"]
+    else:
+        key = jax.random.key(2)
+        score = jax.jit(jax.vmap(lambda x: method.score(key, state, {"x": x})["score"]))(batch["x"])
+    assert np.isfinite(score).all()
+    assert score[0] != score[1]
 
 
 @pytest.mark.parametrize("shape", [(16,), (16, 8, 1), (20, 20, 1)])

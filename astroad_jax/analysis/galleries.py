@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from astroad_jax.analysis.calibrate import clopper_pearson
-from astroad_jax.analysis.plots import COLOURS, DASHES, panels, save
+from astroad_jax.analysis.plots import COLOURS, DASHES, panels, save, score_edges
 from astroad_jax.errors import DataError
+
+RANGES = 3  # of a property, as many as `panels` are abreast
 
 
 def gallery(
@@ -119,6 +121,55 @@ def fractions(
     handles, names = axes_of[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=9, frameon=False, title=title or None)
     save(figure, path)
+
+
+def scores_by_property(
+    path: Path,
+    properties: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    title: str = "",
+) -> None:
+    """Histograms of scores in three ranges of each property: a row a property, a panel a range, an outline a group.
+
+    Each is as shares of its own group and range. Of two kinds that differ everywhere alike the difference is not one of
+    their properties.
+
+    Parameters
+    ----------
+    properties : dict of property -> dict of group -> (values (N,), scores (N,))
+        Objects whose value or score is not finite take no part. Ranges hold equal numbers of all objects together.
+
+    Raises
+    ------
+    DataError
+        No property, or no object with a finite value and score.
+    """
+    kept = {name: {group: _finite(*pair) for group, pair in groups.items()} for name, groups in properties.items()}
+    scores = [scores for groups in kept.values() for _, scores in groups.values()]
+    if not sum(map(len, scores)):
+        raise DataError("there is no property to draw", expected="at least one, with finite values and scores")
+    edges, logarithmic = score_edges(scores)
+    figure, axes_of = panels(RANGES * len(kept), width=3.6, height=2.6)
+    for row, (name, groups) in enumerate(kept.items()):
+        everything = np.concatenate([values for values, _ in groups.values()])
+        limits = np.quantile(everything, np.linspace(0, 1, RANGES + 1)) if len(everything) else np.zeros(RANGES + 1)
+        for place, axes in enumerate(axes_of[RANGES * row : RANGES * (row + 1)]):
+            low, high = limits[place], limits[place + 1]
+            for (group, (values, own)), colour, dashes in zip(groups.items(), cycle(COLOURS), cycle(DASHES)):
+                inside = (values >= low) & ((values < high) | (place == RANGES - 1))
+                share = np.histogram(own[inside], edges)[0] / max(1, inside.sum())
+                axes.stairs(share, edges, color=colour, linestyle=dashes, linewidth=1.4, label=group)
+            axes.set(title=f"{name}\n{low:.3g} to {high:.3g}", xlabel="score", ylabel="share")
+            axes.title.set_fontsize(9)
+            axes.set_xscale("log" if logarithmic else "linear")
+    handles, names = axes_of[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=9, frameon=False, title=title or None)
+    save(figure, path)
+
+
+def _finite(values: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The objects that have both."""
+    good = np.isfinite(values) & np.isfinite(scores)
+    return values[good], scores[good]
 
 
 def binned(values: np.ndarray, flagged: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, ...]:

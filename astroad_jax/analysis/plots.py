@@ -89,7 +89,7 @@ def score_histogram(
     """
     groups = {name: np.asarray(scores, np.float64) for name, scores in scores_by_group.items()}
     drawn = {name: scores[np.isfinite(scores)] for name, scores in groups.items()}
-    edges, logarithmic = _edges(list(drawn.values()))
+    edges, logarithmic = score_edges(list(drawn.values()))
     figure, [axes] = panels(1, width=7.0, height=4.2)
     for (name, scores), colour, dashes in zip(drawn.items(), cycle(COLOURS), cycle(DASHES)):
         absent = len(groups[name]) - len(scores)
@@ -106,7 +106,7 @@ def score_histogram(
     save(figure, path)
 
 
-def _edges(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
+def score_edges(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, bool]:
     """Common bin edges, fine enough for the smallest group, and whether they are even in the logarithm."""
     scores = np.concatenate([np.zeros(0), *groups])
     if not len(scores):

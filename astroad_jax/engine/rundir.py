@@ -138,9 +138,7 @@ def _hooks(directory: Path, found: Any, keep: int, stop: threading.Event, primar
                 stream.flush()
                 os.fsync(stream.fileno())
 
-    def on_checkpoint(
-        stage: int, name: str, step: int, total: int, state: State, complaints: Mapping[str, str]
-    ) -> None:
+    def on_checkpoint(stage: int, name: str, step: int, total: int, state: State, complaints: Mapping[str, str]) -> None:
         _check_numbers(state, name, step)
         at = checkpoint.Position(stage, name, step)
         checkpoint.save(directory / "checkpoints", at, total, state, keep, complaints)

@@ -38,7 +38,8 @@ PROBES = 2048
 CALLS = (2, 64)
 LARGEST = 2**26  # numbers in a block, where its objects are large: 256 MiB
 # CPU matrix products seem to go by tiles of rows, and rows left over may be added in another order. Of 512 rows the last two
-# were, and of 8 and 32 some, on a processor with AVX2 and without AVX-512; of multiples of 12 none were. The largest that fits.
+# were, and of 8 and 32 some, on a processor with AVX2 and without AVX-512; of multiples of 12 none were. The largest tile
+# that fits counts.
 CPU_TILES = (48, 24, 12)
 CPU_ROWS = 10 * CPU_TILES[0]
 AHEAD = 2  # blocks that the device works on while the host fetches an earlier one
