@@ -202,12 +202,17 @@ def optional_torch() -> Any:
     return torch
 
 
-def matmul_rate(size: int, repeats: int) -> Spread:
-    """Rate of a square float32 matrix product in JAX, in GFLOP/s: the floor that scoring is held against."""
-    left = jax.random.normal(jax.random.key(0), (size, size))
+def matmul_rate(size: int, repeats: int, dtype: str = "float32") -> Spread:
+    """Rate of a square matrix product in JAX, in GFLOP/s: the floor that scoring is held against."""
+    left = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
     product = jax.jit(jnp.dot)
     times = interleaved({"product": lambda: product(left, left)}, repeats)["product"]
     return spread([2.0 * size**3 / seconds / 1e9 for seconds in times])
+
+
+def network_rate(repeats: int, compute: str) -> float:
+    """The rate of a product so large that the device is busy, in the type that networks compute in, in GFLOP/s."""
+    return matmul_rate(2048 if jax.default_backend() == "cpu" else 8192, repeats, compute).median
 
 
 def with_devices(name: str, count: int, settings: Sequence[str]) -> list[Row]:

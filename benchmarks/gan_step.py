@@ -3,7 +3,8 @@
     python -m benchmarks.gan_step [--smoke] [--json FILE] [key=value ...]
 
 A step moves the critic on a batch, and every `n_critic`-th the generator as well (Algorithm 1 of paper 002). Ours is
-`engine.train.fit` over images on the device; the peer starts from the same weights. Taken in turn.
+`engine.train.fit` over images on the device; the peer starts from the same weights. Taken in turn. The share is that of a
+large matrix product's rate, on the same device and in the type of `compute`, which the networks' products reach.
 
 Keys: width=32 (the paper's size), size=64, channels=1, batches=[32], n_critic=5, steps=10 (timed), repeats=5,
 compute=float32, peer=true. Time on 2 cores: about three minutes.
@@ -64,7 +65,21 @@ def measured(settings: Settings, batch: int) -> list[Row]:
         against = peers.name()
     case = f"wgan_gp, {settings.width}-wide, {settings.size} pixels, {settings.compute}, batch {batch}"
     spread = common.spread(theirs) if theirs else None
-    return [row(NAME, case, "training throughput", "images/s", common.spread(mine), peer=spread, against=against)]
+    rows = [row(NAME, case, "training throughput", "images/s", common.spread(mine), peer=spread, against=against)]
+    floor = common.network_rate(settings.repeats, settings.compute) * 1e9 / flops(settings, made)
+    share = common.spread([rate / floor for rate in mine])
+    return [*rows, row(NAME, case, f"share of the {settings.compute} matrix rate", "", share)]
+
+
+def flops(settings: Settings, made: image_cases.Nets) -> float:
+    """Operations of a step for one image, the critic's dense head left out.
+
+    A step of the critic: G forward for the fake image; C three times over (forward, back to the input, back to the kernels)
+    on the real and on the fake image, and on the mixed one forward, back, and two products for each of both. A move of the
+    generator: three times over G, and C forward and back.
+    """
+    g, c = (image_cases.macs(net, settings.size, settings.channels, made.pair.latent) for net in made.pair[:2])
+    return 2.0 * (g + 12 * c + (3 * g + 2 * c) / settings.n_critic)
 
 
 def _peer(settings: Settings, made: image_cases.Nets, x: np.ndarray, batch: int):

@@ -79,7 +79,7 @@ def speed(settings: Settings) -> list[Row]:
     made = image_cases.nets(settings.width, settings.size, settings.channels, settings.compute, latent=settings.latent)
     forward = [image_cases.macs(net, settings.size, settings.channels, settings.latent) for net in made.pair[:2]]
     flops = 2 * 2 * sum(forward)  # a multiplication and an addition, forwards and backwards to the input
-    rate = common.matmul_rate(2048 if jax.default_backend() == "cpu" else 8192, settings.repeats).median
+    rate = common.network_rate(settings.repeats, settings.compute)
     label = f"{settings.width}-wide, {forward[0] / 1e6:.0f} + {forward[1] / 1e6:.0f} MMAC, {settings.compute}"
     rows = []
     for batch in settings.batches:
@@ -106,7 +106,7 @@ def _at(settings: Settings, made: image_cases.Nets, batch: int, case: str, flops
     options = {"peer": each.get("theirs"), "against": against, "higher_is_better": False}
     rows = [row(NAME, case, "time per image-iteration", "ms", each["ours"], **options)]
     share = common.spread([flops * count / seconds / 1e9 / rate for seconds in times["ours"]])
-    return [*rows, row(NAME, case, "share of the float32 matrix rate", "", share)]
+    return [*rows, row(NAME, case, f"share of the {settings.compute} matrix rate", "", share)]
 
 
 def _start(made: image_cases.Nets, batch: int) -> np.ndarray:

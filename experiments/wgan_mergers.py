@@ -19,8 +19,8 @@ paper's, ``method.iterations=500``). Its scaling of the images is not known: her
 (``softening``; with ``norm=none`` in units of the noise that the sky would have, and ten of them). The generator averages
 neighbouring pixels after every up-convolution (``method.blur=false`` for none): with so few steps its images are grained
 otherwise, and the grain outweighs what a merger adds to the residual. `model=fanogan` trains the same networks, then an
-encoder, and starts the search from its guess. Figures, tables and ``results.json`` go to
-``--out``. Time on 2 cores: see experiments/RESULTS.md.
+encoder, and starts the search from its guess: the command whose results, and times on two cores, are in
+experiments/RESULTS.md. Figures, tables and ``results.json`` go to ``--out``.
 """
 
 from __future__ import annotations
