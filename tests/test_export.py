@@ -230,7 +230,7 @@ def test_images_are_cropped_before_they_reach_the_function(exported, monkeypatch
     function = stablehlo.deserialize(bytearray((directory / "scores.stablehlo").read_bytes()))
     assert function.in_avals[-2].shape[1:] == (10, 10, 1)
     monkeypatch.setattr(score, "LARGEST", 64 * 100)  # numbers in a call
-    assert lowering.rows(model) == {"cpu": 64, "cuda": 64, "tpu": 64}
+    assert lowering.rows(model) == {"cpu": 48, "cuda": 64, "tpu": 64}
 
 
 def test_exports_are_verified(exported):
