@@ -42,7 +42,22 @@ def make(folder: Path) -> dict[str, Path]:
     paths["sdss"] = spectra_files.sdss(folder / "sdss", objects)[0]
     paths["mmu"] = spectra_files.mmu(folder / "mmu", objects)
     paths["spectra_npz"] = spectra_files.npz(folder / "npz", objects)
-    return paths
+    return paths | _images(folder)
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    """Directories of a file an object, and a cube of all objects."""
+    from tests import image_files
+
+    planes = [np.moveaxis(image_files.picture(i), -1, 0).astype(np.float32) for i in range(12)]
+    kinds, layouts = ("jpeg", "png", "tiff"), ("cube", "extensions", "compressed")
+    pictures = {f"{i}.{kinds[i % 3]}": image_files.encode(image_files.picture(i), kinds[i % 3]) for i in range(12)}
+    cutouts = {f"{i}.fits": image_files.cutout(planes[i], layouts[i % 3]) for i in range(12)}
+    return {
+        "pictures": image_files.write_folder(folder / "pictures", pictures),
+        "cutouts": image_files.write_folder(folder / "cutouts", cutouts),
+        "cube": image_files.write_folder(folder, {"cube.fits": image_files.survey(np.stack(planes))}) / "cube.fits",
+    }
 
 
 def _variable_text(path: Path, columns: dict[str, np.ndarray]) -> Path:
@@ -86,17 +101,22 @@ def read(path: str) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries' own, of which the user is told by errors
             source = data.open_source(path, spectra=GRID)
-            rows = 0
+            rows, lost = 0, 0
             for chunk in source.chunks(17):
                 lengths = {len(values) for values in chunk.values()}
                 if len(lengths) != 1:
                     return f"columns of {sorted(lengths)} rows"
                 rows += lengths.pop()
+                lost += int(np.isnan(chunk["image"]).all((1, 2, 3)).sum()) if "image" in chunk else 0
     except DataError as error:
         return REFUSED if str(path) in str(error) else f"the error does not name the file: {error}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    return GOOD if source.num_rows in (None, rows) else f"{rows} rows, {source.num_rows} were announced"
+    if lost > 1:
+        return f"{lost} images of {rows} are lost to one that is damaged"
+    if source.num_rows not in (None, rows):
+        return f"{rows} rows, {source.num_rows} were announced"
+    return REFUSED if lost else GOOD  # an image that cannot be read is all NaN, and the others are there
 
 
 class Reader:
@@ -133,17 +153,22 @@ class Reader:
 def outcomes(folder: Path, format: str, cases: int, seed: int = 0) -> Iterator[tuple[int, str]]:
     """Number and outcome of every case; the damaged file of one that must not be is kept in `folder`."""
     whole = make(folder / "whole")[format]
-    data, reader = whole.read_bytes(), Reader()
+    files, reader = sorted(whole.iterdir()) if whole.is_dir() else [whole], Reader()
     try:
         for case in range(cases):
             rng = np.random.default_rng([seed, case, *format.encode()])
-            # coadds and their redshifts lie side by side: the damaged one takes the whole one's place
-            path = whole if format == "desi" else folder / f"case{case}{whole.suffix}"
+            file = files[case % len(files)]
+            data = file.read_bytes()
+            # one of a directory's files, and coadds with redshifts beside them: the damaged one takes the whole one's place
+            beside = format == "desi" or whole.is_dir()
+            path = file if beside else folder / f"case{case}{file.suffix}"
             path.write_bytes(damaged(data, rng))
-            found = reader(path)
+            found = reader(whole if beside else path)
             if found not in (GOOD, REFUSED):
-                (folder / f"bad_{format.replace(' ', '_')}_{case}{whole.suffix}").write_bytes(path.read_bytes())
-            if path != whole:
+                (folder / f"bad_{format.replace(' ', '_')}_{case}{file.suffix}").write_bytes(path.read_bytes())
+            if beside:
+                path.write_bytes(data)
+            else:
                 path.unlink()
             yield case, found
     finally:

@@ -57,3 +57,14 @@ def cutout(planes: np.ndarray, layout: str = "cube", primary: dict[str, Any] | N
     stream = io.BytesIO()
     fits.HDUList(hdus).writeto(stream, checksum=True)
     return stream.getvalue()
+
+
+def survey(cubes: np.ndarray) -> bytes:
+    """FITS file of many objects: images ``(N, bands, H, W)``, and a table of their rows."""
+    from astropy.io import fits
+    from astropy.table import Table
+
+    table = fits.table_to_hdu(Table({"object_id": np.arange(len(cubes)), "z": np.linspace(0, 1, len(cubes))}))
+    stream = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), table, fits.ImageHDU(cubes, name="IMAGE")]).writeto(stream, checksum=True)
+    return stream.getvalue()

@@ -8,6 +8,7 @@ from tests import corruption
 
 FORMATS = (
     "parquet", "csv", "ecsv", "fits", "hdf5", "hdf5 text", "npz", "jpeg", "desi", "sdss", "mmu", "spectra_npz",
+    "pictures", "cutouts", "cube",
 )  # fmt: skip
 CASES = 25  # `python -m tests.corruption` does a thousand
 

@@ -15,6 +15,7 @@ from astroad_jax.engine.train import Hooks, Saved, fit
 from astroad_jax.errors import ConfigError, DivergedError
 from astroad_jax.methods import configure, conv_autoencoder, fanogan, ganomaly, wgan_gp
 from astroad_jax.methods.augment import augmented, dihedral
+from astroad_jax.methods.variety import collapsed, one_for_all, variety
 from astroad_jax.nets import conv2d
 from tests import toy
 
@@ -239,7 +240,34 @@ def test_collapse_is_known_after_a_resumed_run_by_what_was_before(caplog):
 )
 def test_a_generator_that_was_never_various_is_reported(variety, step, told):
     rows = [{"variety": variety, "step": step} for step in range(10, step + 1, 10)]
-    assert bool(wgan_gp.collapsed(rows, begun=50)) == told
+    assert bool(collapsed(rows, begun=50)) == told
+    assert bool(one_for_all(rows, begun=50)) == told
+
+
+@pytest.mark.parametrize(("name", "stage"), [("ganomaly", 0), ("fanogan", 1)])
+def test_an_autoencoder_that_rebuilds_one_image_is_reported(name, stage):
+    """Weights of 0 before the last layer: the same image for all."""
+    made, fitted = toy.train(name, epochs=2)
+    batch = {"x": rows(toy.BATCH), "mask": jnp.ones(toy.BATCH)}
+    step, watch = jax.jit(made.stages[stage].step), made.stages[stage].watch
+    broken = "decoder" if name == "ganomaly" else "encoder"
+    dead = jax.tree.map(jnp.zeros_like, getattr(fitted.state, broken))
+    for state, told in ((fitted.state, False), (fitted.state._replace(**{broken: dead}), True)):
+        _, metrics = step(jax.random.key(0), state, batch)
+        row = {key: float(value) for key, value in metrics.items()}
+        assert (row["variety"] < 1e-3) == told
+        assert not watch([{**row, "step": 499}])
+        assert ("mode collapse" in watch([{**row, "step": 500, "variety": row["variety"] if told else 0.5}])) == told
+
+
+def test_variety_is_a_ratio_of_spreads():
+    rng = np.random.default_rng(0)
+    real, mask = rng.normal(size=(9, 4, 4, 2)).astype(np.float32), np.array([1] * 7 + [0] * 2, np.float32)
+    made = 0.3 * real + 2
+    made[7:] = 99  # padding
+    assert float(variety(made, real, mask)) == pytest.approx(0.3, rel=1e-4)
+    assert float(variety(np.ones_like(real), real, mask)) == 0
+    assert np.isfinite(variety(made, np.ones_like(real), mask))
 
 
 def test_divergence_leaves_checkpoints_that_can_be_used(tmp_path):

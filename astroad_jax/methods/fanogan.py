@@ -30,6 +30,7 @@ from pydantic import Field, PositiveInt
 from astroad_jax.methods import latent_search, wgan_gp
 from astroad_jax.methods.latent_search import Pair, Trained
 from astroad_jax.methods.losses import descend, masked_mean, mean_squares, rows
+from astroad_jax.methods.variety import one_for_all, variety
 from astroad_jax.nets import Variables
 from astroad_jax.nets.conv2d import Encoder
 from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Scores, Search, Stage, State, Term
@@ -83,7 +84,11 @@ def apart(pair: Pair, gan: Trained, x: jax.Array, rebuilt: jax.Array) -> Residua
 def encoder_stage(
     pair: Pair, encoder: nn.Module, *, tx: optax.GradientTransformation, num_steps: int, kappa: float = 1.0
 ) -> Stage:
-    """Train the encoder on L_izi_f; generator and critic stay as the stage before left them."""
+    """Train the encoder on L_izi_f; generator and critic stay as the stage before left them.
+
+    Metrics: ``loss``, L_izi_f; its parts ``residual`` and ``feature``; ``variety``, the spread of rebuilt images over that
+    of real ones (near 0 every image is rebuilt as the same one).
+    """
 
     def init(key: Key, batch: Batch, previous: wgan_gp.WGANState) -> FAnoGANState:
         x, _ = rows(batch)
@@ -97,13 +102,14 @@ def encoder_stage(
         def loss(params: Variables) -> tuple[jax.Array, Metrics]:
             found = residuals(pair, state.gan, x, encoder.apply({"params": params}, x))
             image, feature = masked_mean(found.image, mask), masked_mean(found.feature, mask)
-            return image + kappa * feature, {"residual": image, "feature": feature}
+            parts = {"residual": image, "feature": feature, "variety": variety(found.rebuilt, x, mask)}
+            return image + kappa * feature, parts
 
         (value, parts), gradient = jax.value_and_grad(loss, has_aux=True)(state.encoder["params"])
         params, opt = descend(tx, gradient, state.opt, state.encoder["params"])
         return FAnoGANState(state.gan, {"params": params}, opt), {"loss": value, **parts}
 
-    return Stage("encoder", init, step, num_steps)
+    return Stage("encoder", init, step, num_steps, watch=one_for_all)
 
 
 def fanogan(

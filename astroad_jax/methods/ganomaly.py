@@ -35,6 +35,7 @@ from pydantic import Field, PositiveInt
 
 from astroad_jax.config import Frozen
 from astroad_jax.methods.losses import descend, masked_mean, mean_squares, rows
+from astroad_jax.methods.variety import one_for_all, variety
 from astroad_jax.methods.wgan_gp import image_levels
 from astroad_jax.nets import Variables, forward, forward_train
 from astroad_jax.nets.conv2d import Critic, Encoder, Generator
@@ -155,7 +156,8 @@ def train_stage(
 ) -> Stage:
     """Every step moves the generator's three networks on L, then the discriminator.
 
-    Metrics: ``loss``, L; its parts ``adversarial``, ``context`` and ``encoder``; ``critic``, the discriminator's loss.
+    Metrics: ``loss``, L; its parts ``adversarial``, ``context`` and ``encoder``; ``critic``, the discriminator's loss;
+    ``variety``, the spread of rebuilt images over that of real ones (near 0 every image is rebuilt as the same one).
     """
 
     def init(key: Key, batch: Batch, previous: State | None) -> GANomalyState:
@@ -179,9 +181,9 @@ def train_stage(
         (judged, critic), gradient = jax.value_and_grad(loss, has_aux=True)(state.critic["params"])
         params, critic_opt = descend(critic_tx, gradient, state.critic_opt, state.critic["params"])
         state = GANomalyState(*generator, {**critic, "params": params}, opt, critic_opt)
-        return state, {"loss": value, **parts, "critic": judged}
+        return state, {"loss": value, **parts, "critic": judged, "variety": variety(out.rebuilt, x, mask)}
 
-    return Stage("ganomaly", init, step, num_steps, watch=overcome)
+    return Stage("ganomaly", init, step, num_steps, watch=lambda rows: overcome(rows) or one_for_all(rows))
 
 
 def overcome(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -11,9 +11,8 @@ Equation numbers are the paper's; training is Algorithm 1 (Gulrajani et al. 2017
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -26,12 +25,10 @@ from astroad_jax.errors import ConfigError
 from astroad_jax.methods import latent_search
 from astroad_jax.methods.latent_search import Pair, Trained, features
 from astroad_jax.methods.losses import descend, masked_mean, rows
+from astroad_jax.methods.variety import BEGINNING, collapsed, variety
 from astroad_jax.nets import Variables
 from astroad_jax.nets.conv2d import Critic, Generator, levels
 from astroad_jax.types import Batch, Example, Key, Method, Metrics, Plan, Search, Stage, State
-
-COLLAPSE = 0.1  # of the most variety met, or of the real images'
-BEGINNING = 500  # moves of the generator, within which it need not make various images yet
 
 
 class WGANState(NamedTuple):
@@ -109,7 +106,7 @@ def train_stage(
         state = state._replace(critic={"params": params}, critic_opt=opt, step=state.step + 1)
         due = state.step % n_critic == 0
         state = jax.lax.cond(due, partial(move_generator, key_g, x.shape[0]), lambda state: state, state)
-        return state, {"loss": value, **aux, "variety": _spread(fake, mask) / jnp.maximum(_spread(x, mask), 1e-12)}
+        return state, {"loss": value, **aux, "variety": variety(fake, x, mask)}
 
     def move_generator(key: Key, count: int, state: WGANState) -> WGANState:
         def loss(params):
@@ -127,17 +124,6 @@ def train_stage(
     return Stage("wgan", init, step, num_steps, watch=partial(collapsed, begun=BEGINNING * n_critic))
 
 
-def collapsed(rows: Sequence[Mapping[str, Any]], begun: int = 0) -> str:
-    """Whether the generated images, having been various or having had `begun` steps to become so, are nearly one image."""
-    variety = [row["variety"] for row in rows]
-    if variety[-1] >= COLLAPSE * min(1.0, max(variety)) and (variety[-1] >= COLLAPSE or rows[-1]["step"] < begun):
-        return ""
-    return (
-        "mode collapse: the generated images have all but become one (their spread, in units of the real images', is the "
-        "metric 'variety'); an earlier checkpoint, a lower learning rate or more critic steps may help"
-    )
-
-
 def critic_loss(
     critic: nn.Module, penalty: float, params, x: jax.Array, fake: jax.Array, mix: jax.Array, mask: jax.Array
 ) -> tuple[jax.Array, Metrics]:
@@ -149,14 +135,6 @@ def critic_loss(
     distance = masked_mean(value(x), mask) - masked_mean(value(fake), mask)
     loss = -distance + penalty * masked_mean((norm - 1.0) ** 2, mask)
     return loss, {"wasserstein": distance, "slope": masked_mean(norm, mask)}
-
-
-def _spread(images: jax.Array, mask: jax.Array) -> jax.Array:
-    """Standard deviation over a batch, averaged over pixels."""
-    weight = mask / jnp.maximum(mask.sum(), 1.0)
-    flat = images.reshape(images.shape[0], -1)
-    mean = weight @ flat
-    return jnp.sqrt(jnp.mean(weight @ (flat - mean[None]) ** 2))
 
 
 def trained(state: WGANState) -> Trained:
