@@ -138,9 +138,13 @@ def train(
     ] = None,
     data: Annotated[str | None, typer.Option("--data", metavar="FILE", help="table to train on (data.path)")] = None,
     out: Annotated[Path, typer.Option("--out", help="run directory; an unfinished run there is resumed")] = Path("run"),
+    origin: Annotated[Path | None, typer.Option("--from", help="begin at a run's end, or at its checkpoints/step_N")] = None,
     debug: Debug = False,
 ) -> None:
-    """Train a model; the same command resumes a run that was stopped."""
+    """Train a model; the same command resumes a run that was stopped.
+
+    --from begins a new run with what another has learned; epochs and learning rates may then be others.
+    """
     with _errors(debug):
         from astroad_jax import config
         from astroad_jax.app.launch import join_cluster
@@ -148,10 +152,10 @@ def train(
         path, overrides = config.split(settings or [])
         chosen = config.load(path, [*overrides, *([config.setting("data.path", data)] if data else [])])
         join_cluster()
-        _train(chosen, out)
+        _train(chosen, out, origin)
 
 
-def _train(chosen: Any, out: Path) -> None:
+def _train(chosen: Any, out: Path, origin: Path | None) -> None:
     from astroad_jax import data as tables
     from astroad_jax.app import words
     from astroad_jax.app.launch import is_primary
@@ -161,7 +165,7 @@ def _train(chosen: Any, out: Path) -> None:
     if not chosen.data.path:
         raise ConfigError("no table to train on", where="data.path", fix="give --data FILE, or set data.path")
     source = tables.open_source(chosen.data.path, size=chosen.data.size, spectra=chosen.spectra)
-    fitted = run(source, chosen, out, progress=is_primary())
+    fitted = run(source, chosen, out, progress=is_primary(), origin=origin)
     if is_primary():
         words.trained(out, fitted.metrics)
 
@@ -349,10 +353,7 @@ def explain(
     ids: Annotated[list[str] | None, typer.Option("--id", metavar="ID", help="explain this object instead")] = None,
     out: Annotated[Path, typer.Option("--out", help="directory for page, pictures and numbers")] = Path("explained"),
     neighbours: Annotated[int, typer.Option("--neighbours", min=0, help="nearest training objects of each")] = 5,
-    noise_rows: Annotated[
-        int | None,
-        typer.Option("--noise-rows", min=0, help="training objects that one sigma is taken from"),
-    ] = None,
+    noise_rows: Annotated[int | None, typer.Option("--noise-rows", min=0, help="training objects behind one sigma")] = None,
     training: Annotated[
         str, typer.Option("--training", metavar="FILE", help="the training table, if it is not where it was")
     ] = "",

@@ -70,7 +70,8 @@ def _of_run(path: Path) -> dict[str, Any]:
     steps = sorted(step.name for step in (path / "checkpoints").glob("step_*"))
     last = {name: rows[-1][name] for name in ("stage", "step", "total_step", "loss") if rows and name in rows[-1]}
     wrong = "; ".join(f"stage {stage}: {words}" for stage, words in _complaints(path, steps).items())
-    return {**last, "newest_checkpoint": steps[-1] if steps else None, **({"complaint": wrong} if wrong else {})}
+    complained = {"complaint": wrong, "last_checkpoint_before": _last_right(path)} if wrong else {}
+    return {**last, "newest_checkpoint": steps[-1] if steps else None, **complained}
 
 
 def _complaints(path: Path, steps: list[str]) -> dict[str, str]:
@@ -79,6 +80,13 @@ def _complaints(path: Path, steps: list[str]) -> dict[str, str]:
         return files.read_sealed(path / "checkpoints" / steps[-1] / "manifest.json").get("complaints", {}) if steps else {}
     except (OSError, CorruptError):
         return {}
+
+
+def _last_right(path: Path) -> str | None:
+    from astroad_jax.engine import checkpoint
+
+    found = checkpoint.last_right(path / "checkpoints")
+    return found.name if found else None
 
 
 def _of_scores(path: Path) -> dict[str, Any]:

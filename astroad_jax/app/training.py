@@ -14,7 +14,7 @@ from astroad_jax.app import bundle, raw, streaming
 from astroad_jax.app.checksum import Checksum
 from astroad_jax.app.launch import is_primary
 from astroad_jax.app.split import Parts, class_index, labels_of, report_left_out, split
-from astroad_jax.engine import rundir, sharding
+from astroad_jax.engine import fork, rundir, sharding
 from astroad_jax.engine.feed import resident, with_valid
 from astroad_jax.engine.train import Fitted, fit
 from astroad_jax.errors import ConfigError, DataError, DivergedError
@@ -42,8 +42,16 @@ def _resolved(method: dict[str, Any]) -> dict[str, Any]:
     return configure(method).model_dump()
 
 
-def train(source: data.Source, settings: config.Run, out: Path, progress: bool = False) -> Fitted:
+def train(
+    source: data.Source, settings: config.Run, out: Path, progress: bool = False, origin: Path | None = None
+) -> Fitted:
     """Train a model on a table and calibrate it; the same call resumes a stopped run.
+
+    Parameters
+    ----------
+    origin : Path, optional
+        A checkpoint of another run, or that run for its newest: a new run begins there instead of from nothing. Its settings
+        may have other epochs and learning rates; with as many steps as the checkpoint has, it is finished as it is.
 
     Raises
     ------
@@ -58,7 +66,11 @@ def train(source: data.Source, settings: config.Run, out: Path, progress: bool =
     prepared = (_stream if settings.data.stream else _load)(source, roles, settings)
     method, options = bundle.make_method(prepared.schema, settings), settings.train
     _check_heeded(method, settings)
-    with rundir.open_run(out, settings, prepared.feed, options.keep_checkpoints, _resolved) as hooks:
+    start = None if origin is None else fork.find(origin)
+    if start is not None:
+        held = rundir.held_settings(start.run, settings, _resolved)
+        fork.check(start, settings, held, prepared.feed.fingerprint, method)
+    with rundir.open_run(out, settings, prepared.feed, options.keep_checkpoints, _resolved, start) as hooks:
         if is_primary():
             bundle.save_schema(out, prepared.schema, settings)
             preprocess.save(prepared.scaler, out / "preprocess.npz")
@@ -122,7 +134,8 @@ def _report_complaints(out: Path) -> None:
     """Say of a model that is whole, and may be no good, what a scoring of a catalogue would not show."""
     standing, right = rundir.complaints(out)
     for stage, complaint in standing.items() if is_primary() else ():
-        kept = f"the last checkpoint before that is {right}" if right else "no checkpoint before that was kept"
+        go_on = "astroad train --from it goes on from there, with other epochs or another learning rate"
+        kept = f"the last checkpoint before that is {right} ({go_on})" if right else "no checkpoint before that was kept"
         log.warning("%s was trained to its end, but stage %r ended in %s; %s", out, stage, complaint, kept)
 
 

@@ -212,6 +212,33 @@ def newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def adopt(path: Path, directory: Path) -> Path:
+    """Copy a checkpoint into another run's ``checkpoints`` directory; it is there when it is whole, as `save` has it.
+
+    Raises
+    ------
+    StorageError
+        It could not be written.
+    CorruptError
+        What was copied does not match its checksums.
+    """
+    final = Path(directory).absolute() / Path(path).name
+    tmp = final.with_name(f".{final.name}.tmp")
+    with _writing(tmp):
+        shutil.rmtree(tmp, ignore_errors=True)
+        shutil.copytree(path, tmp)
+        _sync_tree(tmp)
+    try:
+        check(tmp)
+    except CorruptError:
+        shutil.rmtree(tmp)
+        raise
+    shutil.rmtree(final, ignore_errors=True)
+    tmp.rename(final)
+    files.fsync_dir(final.parent)
+    return final
+
+
 def restore(path: Path, abstract: Any) -> Any:
     """Read a checked checkpoint into the structure, types and shardings of `abstract`.
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from astroad_jax import config, files
-from astroad_jax.engine import checkpoint, processes, sharding
+from astroad_jax.engine import checkpoint, fork, processes, sharding
 from astroad_jax.engine.signals import asked_to_stop
 from astroad_jax.engine.train import Hooks, Row, Saved
 from astroad_jax.errors import CorruptError, DataError, DivergedError, MismatchError
@@ -38,18 +38,24 @@ PACKAGES = ("astroad_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 
 @contextmanager
 def open_run(
-    directory: Path, settings: config.Run, feed: Feed, keep: int = 3, resolve: Resolve | None = None
+    directory: Path,
+    settings: config.Run,
+    feed: Feed,
+    keep: int = 3,
+    resolve: Resolve | None = None,
+    origin: fork.Origin | None = None,
 ) -> Iterator[Hooks]:
     """Start a run in `directory`, or go on with the one that is there.
 
     Yields the hooks for `train.fit`. While open, the directory is locked, and the first SIGINT or SIGTERM asks the loop
     to checkpoint and stop. With `resolve` the method's hyper-parameters that are held there are completed before they are
-    compared: one that did not exist when the run began has its default.
+    compared: one that did not exist when the run began has its default. A new run begins at `origin`, if there is one
+    (see `fork`, which checks that it can).
 
     Raises
     ------
     MismatchError
-        The directory holds a run with another configuration or other data, which are named.
+        The directory holds a run with another configuration, other data, or another beginning, which are named.
     BusyError
         Another process is writing there.
     DataError
@@ -59,9 +65,7 @@ def open_run(
     primary = processes.is_primary()
     if primary:
         _make(directory)
-    with processes.primary_only(lambda: files.lock(directory)), asked_to_stop() as stop:
-        if primary:
-            _claim(directory, settings, feed, resolve)
+    with processes.primary_only(lambda: _claimed(directory, settings, feed, resolve, origin)), asked_to_stop() as stop:
         found = checkpoint.newest(directory / "checkpoints")
         if primary:
             _truncate(directory / "metrics.jsonl", found[1]["total_step"] if found else 0)
@@ -86,19 +90,31 @@ def _make(directory: Path) -> None:
         ) from error
 
 
-def _claim(directory: Path, settings: config.Run, feed: Feed, resolve: Resolve | None) -> None:
-    """Write what identifies the run, or compare with what is there."""
+@contextmanager
+def _claimed(
+    directory: Path, settings: config.Run, feed: Feed, resolve: Resolve | None, origin: fork.Origin | None
+) -> Iterator[None]:
+    """Lock the directory; write what identifies the run, or compare with what is there."""
+    with files.lock(directory):
+        _claim(directory, settings, feed, resolve, origin)
+        yield
+
+
+def _claim(directory: Path, settings: config.Run, feed: Feed, resolve: Resolve | None, origin: fork.Origin | None) -> None:
     path, proof = directory / "config.toml", directory / "provenance.json"
     if not proof.exists():
+        if origin is not None:
+            fork.begin(origin, directory)
+        begun = {} if origin is None else {"begun_at": origin.name()}
         files.write_text(path, config.dumps(settings))
-        files.write_sealed(proof, provenance(feed))
+        files.write_sealed(proof, {**provenance(feed), **begun})
         return
-    held = config.load(path)
-    if resolve is not None and held.method.get("name") == settings.method.get("name"):
-        held = held.model_copy(update={"method": resolve(held.method)})
+    held, known = held_settings(directory, settings, resolve), files.read_sealed(proof)
     differing = config.differences(held, settings.model_copy(update={"score": held.score}))
-    if files.read_sealed(proof)["data"] != feed.fingerprint:
+    if known["data"] != feed.fingerprint:
         differing.append("the training data")
+    if origin is not None and known.get("begun_at") != origin.name():
+        differing.append("where it began")
     if differing:
         raise MismatchError(
             "this directory holds another run",
@@ -107,6 +123,14 @@ def _claim(directory: Path, settings: config.Run, feed: Feed, resolve: Resolve |
             fix="choose another directory, or use the configuration and data of that run to go on with it",
         )
     files.write_text(path, config.dumps(settings))  # how scores are used is not part of what was trained
+
+
+def held_settings(directory: Path, settings: config.Run, resolve: Resolve | None) -> config.Run:
+    """Settings of the run in a directory, completed by defaults where its method is that of `settings`."""
+    held = config.load(directory / "config.toml")
+    if resolve is not None and held.method.get("name") == settings.method.get("name"):
+        held = held.model_copy(update={"method": resolve(held.method)})
+    return held
 
 
 def provenance(feed: Feed) -> dict[str, Any]:
@@ -167,7 +191,8 @@ def _check_numbers(state: State, name: str, step: int) -> None:
             "training diverged: the state holds NaN",
             where=f"stage {name!r}, step {step}",
             got=", ".join(bad[:3]) + (f" and {len(bad) - 3} more arrays" if len(bad) > 3 else ""),
-            fix="lower the learning rate, or look for extreme values in the data; earlier checkpoints are kept",
+            fix="lower the learning rate, or look for extreme values in the data; "
+            "earlier checkpoints are kept, and train --from begins there",
         )
 
 

@@ -336,7 +336,8 @@ def _report(run: _Run, window: _Window, pending: tuple[Any, int], bar: Any) -> l
             raise DivergedError(
                 "training diverged: a metric is not finite",
                 where=f"stage {window.name!r}, step {step}, metric {name!r}",
-                fix="lower the learning rate, or look for extreme values in the data; earlier checkpoints are kept",
+                fix="lower the learning rate, or look for extreme values in the data; "
+                "earlier checkpoints are kept, and train --from begins there",
             )
     rows = window.add(metrics, length)
     window.complain(rows, run.complaints)

@@ -1,0 +1,112 @@
+"""A run that begins where another one was: for longer, from before it went wrong, or at another learning rate."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from astroad_jax import config, files
+from astroad_jax.engine import checkpoint
+from astroad_jax.errors import DataError, MismatchError
+from astroad_jax.types import Method
+
+# What may be another; anything else would make other data, or another model, of the same arrays.
+FREE = re.compile(
+    r"score\..*|train\.(epochs|checkpoint_every|keep_checkpoints|steps_per_call)|method\.(\w+_)?(epochs|learning_rate)"
+    r"|data\.path"  # the data's fingerprint is compared instead
+)
+
+
+class Origin(NamedTuple):
+    """A sound checkpoint, and the run that it is of."""
+
+    path: Path
+    note: dict[str, Any]  # its manifest
+    run: Path
+
+    def name(self) -> dict[str, Any]:
+        """What provenance says of it."""
+        return {**self.note["position"], "digest": self.note["digest"]}
+
+
+def find(path: Path) -> Origin:
+    """A checkpoint by its own directory, or the newest one of a run by the run's.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    CorruptError
+        It is damaged, or all of the run's are.
+    """
+    path = Path(path)
+    found = checkpoint.newest(path / "checkpoints")
+    if found is not None:
+        return Origin(*found, path)
+    if path.absolute().parent.name == "checkpoints" and path.is_dir():
+        return Origin(path, checkpoint.check(path), path.absolute().parent.parent)
+    raise DataError(
+        "no checkpoint here",
+        where=str(path),
+        expected="a run directory, or one of its checkpoints",
+        fix="name one of RUN/checkpoints; astroad status RUN tells the last of which nothing was complained",
+    )
+
+
+def check(origin: Origin, settings: config.Run, held: config.Run, fingerprint: str, method: Method) -> None:
+    """See that a run with these settings can go on from there.
+
+    Parameters
+    ----------
+    held : config.Run
+        The settings of the run that the checkpoint is of, completed by defaults like `settings`.
+    fingerprint : str
+        Of the data to train on.
+
+    Raises
+    ------
+    MismatchError
+        Other data, or settings that make another model, which are named; a training that would end before the checkpoint;
+        stages before it that had another length.
+    """
+    differing = [line for line in config.differences(held, settings) if not FREE.fullmatch(line.partition(":")[0])]
+    if files.read_sealed(origin.run / "provenance.json")["data"] != fingerprint:
+        differing.append("the training data")
+    if differing:
+        raise MismatchError(
+            "a run that begins at this checkpoint would not go on with what it has learned",
+            where=str(origin.path),
+            expected="other epochs or another learning rate, if anything",
+            got="; ".join(differing),
+            fix="use the configuration and data of that run, or begin from nothing (without --from)",
+        )
+    position, stages = origin.note["position"], method.stages
+    starts = list(itertools.accumulate((stage.num_steps for stage in stages), initial=0))
+    stage, behind = stages[position["stage"]], origin.note["total_step"] - position["step"]
+    if behind != starts[position["stage"]]:
+        raise MismatchError(
+            "the stages before this checkpoint had another length",
+            where=str(origin.path),
+            expected=f"{behind} steps before stage {position['name']!r}",
+            got=f"{starts[position['stage']]}",
+            fix="set their epochs (method.pretrain_epochs, say) to what they were, or begin in the first stage",
+        )
+    if position["step"] > stage.num_steps:
+        raise MismatchError(
+            "this checkpoint lies beyond the training that is asked for",
+            where=str(origin.path),
+            expected=f"at least {position['step']} steps of stage {position['name']!r}",
+            got=f"{stage.num_steps}",
+            fix="raise train.epochs, or the stage's own",
+        )
+
+
+def begin(origin: Origin, directory: Path) -> None:
+    """Put the checkpoint, and the metrics on the way to it, into a new run's directory."""
+    total = origin.note["total_step"]
+    rows = (row for row in files.read_lines(origin.run / "metrics.jsonl") if row["total_step"] <= total)
+    files.write_text(directory / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    checkpoint.adopt(origin.path, directory / "checkpoints")
