@@ -28,7 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 # Files that take longest; they go first, so that no worker is left alone with one at the end.
-LONG = ("test_devices", "test_methods", "test_resume", "test_benchmarks", "test_catalog", "test_app", "test_experiments")
+LONG = (
+    "test_devices", "test_methods", "test_resume", "test_benchmarks", "test_catalog", "test_app", "test_experiments",
+    "test_export", "test_score", "test_wgan", "test_spectra_experiment", "test_image_experiments", "test_app_images",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

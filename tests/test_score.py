@@ -136,7 +136,7 @@ from astroad_jax.engine.score import make_scorer
 from astroad_jax.engine.train import pick
 from tests import toy
 
-for name in ("mcdsvdd", "vae", "vae-ivar", "conv_autoencoder", "fanogan"):
+for name in ("mcdsvdd", "vae-ivar", "conv_autoencoder", "fanogan"):
     batches = toy.feed(name)
     made, state = toy.method(name, batches), None
     for stage in made.stages:
@@ -144,7 +144,7 @@ for name in ("mcdsvdd", "vae", "vae-ivar", "conv_autoencoder", "fanogan"):
         state = jax.jit(stage.init)(jax.random.key(0), batch, state)
     x, ids = toy.shaped(name, toy.mixture(203, seed=4)[0]), np.arange(203) + 2**60
     expected = make_scorer(made, batch_size=64)(state, x, ids)
-    for batch_size in (1, 7, 96, 4096):
+    for batch_size in (7, 4096):
         order = np.random.default_rng(batch_size).permutation(203)
         found = make_scorer(made, batch_size=batch_size)(state, x[order], ids[order])
         for part, values in expected.items():
