@@ -381,6 +381,16 @@ def with_companions():
     return stream.getvalue()
 
 
+def with_names(names: str, held: np.ndarray, key: str = "EXTNAME") -> bytes:
+    """FITS file with an HDU a band, whose header has a name under `key`."""
+    from astropy.io import fits
+
+    stream = io.BytesIO()
+    hdus = [fits.ImageHDU(plane, header=fits.Header({key: name})) for name, plane in zip(names, held)]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(stream)
+    return stream.getvalue()
+
+
 class TestFitsFolders:
     @pytest.mark.parametrize("layout", ["cube", "extensions", "compressed", "plane"])
     @pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", "u1", ">u2"])
@@ -402,6 +412,26 @@ class TestFitsFolders:
     def test_companions_are_no_bands(self, tmp_path):
         table = table_of(write_folder(tmp_path, {"a.fits": with_companions()}))
         np.testing.assert_array_equal(table.x[0, ..., 0], planes(0, 1)[0])
+
+    @pytest.mark.parametrize("key", ["EXTNAME", "FILTER"])
+    def test_bands_go_by_their_names(self, tmp_path, key, caplog):
+        """One file with its bands in another order, one with another band, one that does not name them."""
+        files = {f"{i}.fits": with_names("grz", planes(i), key) for i in range(4)}
+        files |= {"4.fits": with_names("zgr", planes(4)[[2, 0, 1]], key), "5.fits": with_names("gri", planes(5), key)}
+        files |= {"6.fits": cutout(planes(6))}
+        found = whole(open_source(write_folder(tmp_path, files)))["image"]
+        assert lost(found) == [False] * 5 + [True, False]
+        for i in (0, 4, 6):
+            np.testing.assert_array_equal(found[i], planes(i).transpose(1, 2, 0))
+        (line,) = caplog.messages
+        assert "5.fits" in line
+        assert "expected G, R, Z, got G, R, I" in line
+
+    @pytest.mark.parametrize("names", [("ab", "cd", "ef"), ("aa", "aa", "aa"), ("ab", "ba", "ba", "ab")])
+    def test_names_that_are_no_bands_are_left_alone(self, tmp_path, names):
+        write_folder(tmp_path, {f"{i}.fits": with_names(name, planes(i, 2)) for i, name in enumerate(names)})
+        found = whole(open_source(tmp_path))["image"]
+        np.testing.assert_array_equal(found, np.stack([planes(i, 2).transpose(1, 2, 0) for i in range(len(names))]))
 
     def test_a_degenerate_fourth_axis_goes(self, tmp_path):
         table = table_of(write_folder(tmp_path, {"a.fits": cutout(planes(0, 1)[None])}))

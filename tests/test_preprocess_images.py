@@ -12,7 +12,7 @@ from astroad_jax import config, preprocess
 from astroad_jax.config import Preprocess
 from astroad_jax.errors import ConfigError, CorruptError, DataError
 from astroad_jax.preprocess import images, resample
-from astroad_jax.preprocess.scaler import CONSTANT, EMPTY, FLAT_BAND, INF_INPUT, NAN_INPUT, OUTSIDE
+from astroad_jax.preprocess.scaler import CONSTANT, EMPTY, FLAT_BAND, INF_INPUT, NAN_INPUT, OUTSIDE, PADDED
 
 KINDS = ("linear", "asinh")
 POLICIES = ("flag", "median", "lowest", "error")
@@ -223,6 +223,33 @@ def test_a_dead_band_is_flagged(kind: str, frame: str):
     assert preprocess.unusable(scaler, flags).tolist() == [False, False, False, False, True]
     x[..., 1] = 7
     assert not (preprocess.apply(fitted(x, scale=kind, **FRAMES[frame]), x)[1] & FLAT_BAND).any()
+
+
+@pytest.mark.parametrize("side", ["top", "bottom", "left", "right"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_beyond_the_edge_of_a_survey_is_flagged(kind: str, side: str):
+    """In all bands, in one, on less than an eighth; no flag where training is padded as well, nor for a dead band."""
+    x = sky(side=16)
+    scaler = fitted(x, scale=kind)
+    bad = np.stack([x[0]] * 5)
+    strips = {"top": np.s_[:2], "bottom": np.s_[-7:], "left": np.s_[:, :9], "right": np.s_[:, -2:]}
+    bad[1][strips[side]], bad[2][strips[side]][..., 1], bad[3][:1], bad[4][..., 2] = 0, -3, 0, 0
+    flags = preprocess.apply(scaler, bad)[1] & ~np.uint32(OUTSIDE)
+    assert flags.tolist() == [0, PADDED, PADDED, 0, FLAT_BAND]
+    assert not preprocess.unusable(scaler, flags).any()
+    x[:2, :2, :, 1] = 0
+    assert preprocess.apply(fitted(x, scale=kind), bad)[1][2] & PADDED
+    x[2, :2, :, 1] = 0
+    assert not preprocess.apply(fitted(x, scale=kind), bad)[1][2] & PADDED
+
+
+def test_a_scaling_that_was_kept_before_padding_was_looked_for_tells_of_none():
+    x = sky()
+    scaler = fitted(x)
+    x[0, :3] = 0
+    older = scaler._replace(params={key: value for key, value in scaler.params.items() if key != "unpadded"})
+    np.testing.assert_array_equal(preprocess.apply(older, x)[0], preprocess.apply(scaler, x)[0])
+    assert [preprocess.apply(each, x)[1][0] & PADDED for each in (older, scaler)] == [0, PADDED]
 
 
 def test_only_what_the_crop_shows_counts():

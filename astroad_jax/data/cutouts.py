@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,8 @@ COMPANIONS = {
     "NEXP", "PSF",
 }  # fmt: skip
 CUBES = {"", "PRIMARY", "SCI", "DATA", "IMAGE", "IMAGES", "CUTOUT", "CUTOUTS"}  # names of a cube that is `image`
+NAMELESS = CUBES | {"COMPRESSED_IMAGE"}  # of a plane: they do not say which band it is
+BAND_KEYS = ("FILTER", "BAND")
 ID_KEYS = ("OBJECT_ID", "OBJECTID", "OBJID", "OBJ_ID", "SOURCE_ID", "SOURCEID", "TARGETID", "TARGET_ID")
 RA_KEYS = ("RA", "RA_TARG", "RA_OBJ", "RA_DEG", "RAJ2000")
 DEC_KEYS = ("DEC", "DEC_TARG", "DEC_OBJ", "DEC_DEG", "DEJ2000")
@@ -61,19 +65,58 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def read_cutout(path: str) -> np.ndarray:
+def usual_bands(paths: Sequence[str]) -> tuple[str, ...]:
+    """Names of the bands, in their order, that more than half of these files have; () where no names are so common."""
+    found = Counter(names for names in map(_read_bands, paths) if names)
+    names, count = found.most_common(1)[0] if found else ((), 0)
+    return names if 2 * count > found.total() else ()
+
+
+def _read_bands(path: str) -> tuple[str, ...]:
+    try:
+        with open_hdus(path) as hdus:
+            return _named([hdu for hdu in hdus if _is_band(hdu)])
+    except ImportError:
+        raise
+    except Exception:  # astropy has many ways to give up; what is wrong is said when the image is asked for
+        return ()
+
+
+def _is_band(hdu: Any) -> bool:
+    return is_image(hdu, (2, 3, 4)) and hdu.name.upper() not in COMPANIONS
+
+
+def _named(hdus: Sequence[Any]) -> tuple[str, ...]:
+    """What the headers call the bands, of which there are several, one an HDU; () unless all have a name of their own."""
+    names = tuple(_name(hdu) for hdu in hdus)
+    return names if len(set(names)) == len(names) > 1 and all(names) else ()
+
+
+def _name(hdu: Any) -> str:
+    name = hdu.name.upper()
+    return next((_text(hdu.header, key).upper() for key in BAND_KEYS if key in hdu.header), "") if name in NAMELESS else name
+
+
+def read_cutout(path: str, bands: tuple[str, ...] = ()) -> np.ndarray:
     """Image ``(H, W, bands)`` of a file that holds one object.
 
     Its bands are the planes of the one HDU of three axes, or the HDUs of two axes in their order; HDUs named as errors,
     weights, masks and the like (`COMPANIONS`) are none of them.
 
+    Parameters
+    ----------
+    bands : tuple of str, optional
+        Names that HDUs of two axes must have (EXTNAME, or FILTER or BAND under one that says nothing), and the order in
+        which they are taken; files whose headers do not tell their bands apart are taken as they are.
+
     Raises
     ------
     DataError
-        Cut short, failed checksums, no image, or bands of different sizes.
+        Cut short, failed checksums, no image, bands of different sizes, or other bands.
     """
     with checked_hdus(path, do_not_scale_image_data=True) as hdus:
-        planes = [_planes(pixels(hdu)) for hdu in hdus if is_image(hdu, (2, 3, 4)) and hdu.name.upper() not in COMPANIONS]
+        images = [hdu for hdu in hdus if _is_band(hdu)]
+        planes, names = [_planes(pixels(hdu)) for hdu in images], _named(images)
     shapes = [plane.shape for plane in planes]
     if not planes or len({shape[1:] for shape in shapes}) > 1 or (len(planes) > 1 and any(n > 1 for n, *_ in shapes)):
         raise DataError(
@@ -83,7 +126,22 @@ def read_cutout(path: str) -> np.ndarray:
             got=f"image HDUs of shapes {shapes}",
             fix="keep one object a file; give HDUs that are no bands a name such as ERR, WHT or MASK",
         )
+    if bands and names:
+        planes = [planes[place] for place in _order(names, bands, path)]
     return np.ascontiguousarray(np.concatenate(planes).transpose(1, 2, 0))
+
+
+def _order(names: tuple[str, ...], bands: tuple[str, ...], path: str) -> list[int]:
+    """Places of the wanted bands among those of a file."""
+    if set(names) != set(bands):
+        raise DataError(
+            "this FITS file has other bands than most beside it",
+            where=path,
+            expected=", ".join(bands),
+            got=", ".join(names),
+            fix="keep images of other bands in another directory",
+        )
+    return [names.index(band) for band in bands]
 
 
 def _planes(image: np.ndarray) -> np.ndarray:

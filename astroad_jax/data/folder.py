@@ -6,7 +6,7 @@
     DIR/ring/a.jpg  DIR/merger/b.jpg   the directories name the classes
 
 The identifier is the path below DIR, unless every readable FITS header names one. All images must have the shape of the
-first that can be read, or be brought to one size on reading.
+first that can be read, or be brought to one size on reading; bands that FITS headers name are put in one order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from astroad_jax.data import cutouts
-from astroad_jax.data.images import Album, Load, decode
+from astroad_jax.data.images import LOOKED_AT, Album, Load, decode
 from astroad_jax.data.source import ROWS, TEXT, Column, Source, partition_name, select
 from astroad_jax.errors import DataError
 
@@ -47,7 +47,10 @@ def open_folder(path: str, *, size: int = 0) -> Source:
         that can be read.
     """
     names, suffixes = _images(path)
-    album, decoder = Album(path, size), cutouts.read_cutout if suffixes == CUTOUTS else _read_picture
+    album, decoder = Album(path, size), _read_picture
+    if suffixes == CUTOUTS:
+        bands = cutouts.usual_bands([os.path.join(path, name) for name in names[:LOOKED_AT]])
+        decoder = partial(cutouts.read_cutout, bands=bands)
     loads: list[tuple[str, Load]] = [(name, partial(_read, decoder, os.path.join(path, name))) for name in names]
     held = _described(path, names, suffixes)
     known = {name: Column(TEXT if array.dtype.kind == "U" else array.dtype, ()) for name, array in held.items()}

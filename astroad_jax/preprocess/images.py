@@ -32,6 +32,7 @@ from astroad_jax.preprocess.scaler import (
     INF_INPUT,
     NAN_INPUT,
     OUTSIDE,
+    PADDED,
     Array,
     Frame,
     Params,
@@ -46,6 +47,8 @@ BLOCK = 2**18  # numbers that NumPy works on at a time: bounds the memory, and f
 SAMPLE = 2**20  # pixels of a band at most from which its median and its noise are taken
 ROUNDING = 2.0**-20  # of a limit: what lies no further beyond it may differ by rounding alone
 PIXELS = (1, 2, 3)  # the axes of an image in a batch
+STRIP = 8  # padding is seen where this part of an image, along a side, is all one value
+RARE = 0.05  # and where no more than this share of the training images has any
 
 
 def fit(x: np.ndarray, config: Preprocess, names: Sequence[str] = ()) -> Scaler:
@@ -65,7 +68,8 @@ def fit(x: np.ndarray, config: Preprocess, names: Sequence[str] = ()) -> Scaler:
     Returns
     -------
     Scaler
-        With ``low`` and ``high``, the extremes of the cropped, stretched and resized training pixels.
+        With ``low`` and ``high``, the extremes of the cropped, stretched and resized training pixels, and ``unpadded``, 1
+        for a band in which padding is rare.
 
     Raises
     ------
@@ -88,7 +92,7 @@ def fit(x: np.ndarray, config: Preprocess, names: Sequence[str] = ()) -> Scaler:
     if softening:
         _check_noise(noise, seen, where)
     fill = {"fill": _a_band(seen.lowest)} if config.nan == "lowest" else {}
-    limits = {"low": _a_band(seen.low), "high": _a_band(seen.high)}
+    limits = {"low": _a_band(seen.low), "high": _a_band(seen.high), "unpadded": _a_band(seen.padded <= RARE * len(x))}
     return scaler._replace(params=params | fill | limits)
 
 
@@ -110,8 +114,10 @@ def apply(scaler: Scaler, x: Array, xp: Any = np) -> tuple[Array, Array]:
         In [-1, 1], values beyond all training values at the ends, a band that is constant in training 0; all zeros for
         an object that gets no score.
     flags : (N,) uint32
-        Sum of `NAN_INPUT`, `INF_INPUT`, `EMPTY`, `CONSTANT` (every band of the image is constant), `OUTSIDE`
-        and `FLAT_BAND` (some band is constant which in training is not: dead or saturated; the image has a score).
+        Sum of `NAN_INPUT`, `INF_INPUT`, `EMPTY`, `CONSTANT` (every band of the image is constant), `OUTSIDE`,
+        `FLAT_BAND` (some band is constant which in training is not: dead or saturated; the image has a score) and
+        `PADDED` (an eighth of it, along a side, is one value in some band, which is rare in training: beyond the edge of
+        a survey or a detector; the image has a score).
 
     Raises
     ------
@@ -170,6 +176,7 @@ def _apply(scaler: Scaler, x: Array, xp: Any) -> tuple[Array, Array]:
         CONSTANT: constant & some,
         OUTSIDE: xp.any(sound & beyond, axis=PIXELS),
         FLAT_BAND: xp.any(flat & varies, axis=1) & ~constant,
+        PADDED: xp.any(_padded(seen, xp) & ~flat & _unpadded(scaler.params, xp), axis=1),
     }
     flags = sum_flags(found, xp)
     z = xp.where(high > low, xp.clip(2 * fraction(y, low, high, xp) - 1, -1, 1), 0)
@@ -218,6 +225,19 @@ def _flat(seen: Array, finite: Array, xp: Any) -> Array:
     return high <= low
 
 
+def _padded(seen: Array, xp: Any) -> Array:
+    """(N, bands) bool: whether a strip of the band, along one of the four sides, is one finite value."""
+    height, width = (-(-side // STRIP) for side in seen.shape[1:3])
+    strips = (seen[:, :height], seen[:, -height:], seen[:, :, :width], seen[:, :, -width:])
+    same = [xp.all(xp.all(strip == strip[:, :1, :1], axis=1), axis=1) for strip in strips]
+    return same[0] | same[1] | same[2] | same[3]
+
+
+def _unpadded(params: Params, xp: Any) -> Array:
+    """(1, bands) bool: of which bands padding is to be told; of none by a scaling that did not look for it."""
+    return xp.reshape(params.get("unpadded", xp.zeros_like(params["low"])) > 0, (1, -1))
+
+
 class _Survey(NamedTuple):
     """What one pass over the training images finds: per band, and how many images miss pixels."""
 
@@ -225,21 +245,24 @@ class _Survey(NamedTuple):
     highest: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    padded: np.ndarray
     missing: int
 
 
 def _survey(x: np.ndarray, scaler: Scaler) -> _Survey:
-    """Extremes of every band, before (lowest, highest) and after (low, high) stretch and resizing."""
+    """Extremes of every band, before (lowest, highest) and after (low, high) stretch and resizing; images with padding."""
     bands = scaler.frame.bands
-    least, most, missing = np.full((2, bands), np.inf), np.full((2, bands), -np.inf), 0
+    least, most = np.full((2, bands), np.inf), np.full((2, bands), -np.inf)
+    padded, missing = np.zeros(bands, int), 0
     for rows in runs(len(x), math.prod(x.shape[1:]), BLOCK):
         seen = _seen(x[rows], scaler.frame, np)
         finite = np.isfinite(seen)
         missing += int(np.isnan(seen).any(axis=PIXELS).sum())
+        padded += _padded(seen, np).sum(axis=0)
         for place, (values, good) in enumerate(((seen, finite), _stretched(scaler, seen, finite, np))):
             least[place] = np.minimum(least[place], np.where(good, values, np.inf).min(0).min(0).min(0))
             most[place] = np.maximum(most[place], np.where(good, values, -np.inf).max(0).max(0).max(0))
-    return _Survey(least[0], most[0], least[1], most[1], missing)
+    return _Survey(least[0], most[0], least[1], most[1], padded, missing)
 
 
 def _a_band(values: np.ndarray) -> np.ndarray:

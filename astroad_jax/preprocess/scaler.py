@@ -20,6 +20,7 @@ EMPTY = 4
 CONSTANT = 8
 OUTSIDE = 64  # 16, 32 and 128 are the scoring's, 256 to 131072 the spectra's
 FLAT_BAND = 262144
+PADDED = 524288
 FLAG_NAMES = {
     NAN_INPUT: "missing value (NaN) in the input",
     INF_INPUT: "infinite value in the input, or one that overflows float32",
@@ -27,6 +28,7 @@ FLAG_NAMES = {
     CONSTANT: "all values equal, so that there is no contrast to normalise",
     OUTSIDE: "value beyond all training values, scaled as the nearest of them",
     FLAT_BAND: "a band of the image is all one value, where in training it varies",
+    PADDED: "a side of the image is all one value in some band, as beyond the edge of a survey",
 }
 IMPUTING = ("median", "lowest")
 
