@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 
 import numpy as np
 import pytest
 
-from astroad_jax import files
+from astroad_jax import faults, files
 from astroad_jax.engine import checkpoint
 from astroad_jax.errors import CorruptError
 from tests import runs
@@ -148,6 +149,29 @@ def test_other_data_and_another_beginning_are_refused(sky, run, tmp_path):
     assert forked(same, tmp_path / "out", checkpoints(run)[-1]).code == 0
     failed = forked(same, tmp_path / "out", checkpoints(run)[1])
     assert (failed.code, "where it began" in failed.err) == (2, True)
+
+
+def test_stopped_anywhere_before_it_has_its_checkpoint(sky, run, tmp_path):
+    """The same command ends as if nothing had been; without --from it never takes half a beginning for a run."""
+    origin, refused = checkpoints(run)[-2], 0
+    for count in itertools.count(1):
+        out = tmp_path / str(count)
+        faults.arm(f"*:full@{count}")
+        try:
+            assert forked(sky, out, origin).code != 0
+        finally:
+            faults.arm("")
+        if not checkpoint.is_empty(out / "checkpoints"):
+            break
+        if (out / "provenance.json").exists():
+            failed = runs.train(sky, out, *SETTINGS)
+            assert (failed.code, "give --from again" in failed.err) == (2, True)
+            refused += 1
+        assert forked(sky, out, origin).code == 0
+        assert runs.contents(out)["metrics.jsonl"] == runs.contents(run)["metrics.jsonl"]
+        assert runs.digest(out) == runs.digest(run)
+    assert refused > 0
+    assert count - refused > 1
 
 
 def test_a_copy_that_is_not_whole_is_not_left_there(run, tmp_path):

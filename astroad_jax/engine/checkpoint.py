@@ -212,6 +212,11 @@ def newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def is_empty(directory: Path) -> bool:
+    """Whether there is no checkpoint, not even a damaged one."""
+    return not any(Path(directory).glob("step_*"))
+
+
 def adopt(path: Path, directory: Path) -> Path:
     """Copy a checkpoint into another run's ``checkpoints`` directory; it is there when it is whole, as `save` has it.
 

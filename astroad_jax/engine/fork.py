@@ -110,3 +110,20 @@ def begin(origin: Origin, directory: Path) -> None:
     rows = (row for row in files.read_lines(origin.run / "metrics.jsonl") if row["total_step"] <= total)
     files.write_text(directory / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     checkpoint.adopt(origin.path, directory / "checkpoints")
+
+
+def begin_again(origin: Origin | None, directory: Path) -> None:
+    """`begin`, where a run was stopped before it had its first checkpoint.
+
+    Raises
+    ------
+    MismatchError
+        It is not said where; from nothing it would be another run than its provenance tells.
+    """
+    if origin is None:
+        raise MismatchError(
+            "this run begins at a checkpoint of another one, and was stopped before it had it",
+            where=str(directory),
+            fix="give --from again, or choose another directory",
+        )
+    begin(origin, directory)

@@ -103,11 +103,11 @@ def _claimed(
 def _claim(directory: Path, settings: config.Run, feed: Feed, resolve: Resolve | None, origin: fork.Origin | None) -> None:
     path, proof = directory / "config.toml", directory / "provenance.json"
     if not proof.exists():
-        if origin is not None:
-            fork.begin(origin, directory)
         begun = {} if origin is None else {"begun_at": origin.name()}
         files.write_text(path, config.dumps(settings))
-        files.write_sealed(proof, {**provenance(feed), **begun})
+        files.write_sealed(proof, {**provenance(feed), **begun})  # first, so that no half of a beginning is taken for a run
+        if origin is not None:
+            fork.begin(origin, directory)
         return
     held, known = held_settings(directory, settings, resolve), files.read_sealed(proof)
     differing = config.differences(held, settings.model_copy(update={"score": held.score}))
@@ -122,6 +122,8 @@ def _claim(directory: Path, settings: config.Run, feed: Feed, resolve: Resolve |
             got="; ".join(differing),
             fix="choose another directory, or use the configuration and data of that run to go on with it",
         )
+    if "begun_at" in known and checkpoint.is_empty(directory / "checkpoints"):
+        fork.begin_again(origin, directory)
     files.write_text(path, config.dumps(settings))  # how scores are used is not part of what was trained
 
 
