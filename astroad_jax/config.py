@@ -24,6 +24,9 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     VARYING: ClassVar[tuple[str, ...]] = ()  # keys whose default another key's value changes
+    # Keys of how a model is trained or scored with, not of what its arrays are: a run may begin at a checkpoint of another
+    # in which they differ.
+    TUNABLE: ClassVar[tuple[str, ...]] = ()
 
 
 class Data(Frozen):
@@ -131,6 +134,7 @@ class Preprocess(Frozen):
 class Train(Frozen):
     """How long and in what pieces."""
 
+    TUNABLE: ClassVar[tuple[str, ...]] = ("epochs", "steps_per_call", "checkpoint_every", "keep_checkpoints")
     seed: int = Field(0, ge=0, description="of every draw")
     batch_size: int = Field(256, ge=1, description="rows per update, over all devices")
     epochs: int = Field(100, ge=1, description="passes over the training rows")

@@ -10,7 +10,7 @@ import pytest
 from astroad_jax import config, data
 from astroad_jax.app import bundle, evaluation, inspection, quickstart, scoring, training
 from astroad_jax.engine import catalog
-from astroad_jax.errors import DataError
+from astroad_jax.errors import DataError, MismatchError
 from astroad_jax.preprocess.scaler import CONSTANT, EMPTY, INF_INPUT, NAN_INPUT, OUTSIDE
 from tests import runs
 from tests.image_files import encode, picture, write_folder
@@ -222,3 +222,28 @@ def test_mostly_unusable_images_are_refused(tmp_path):
     columns["image"][10:] = 5
     with pytest.raises(DataError, match="most training rows are unusable"):
         training.train(data.memory("sky", columns), settings("method.name=autoencoder"), tmp_path / "run")
+
+
+def test_another_search_on_what_was_learned(trained, tmp_path):
+    """A run that begins at another's end has its networks, and the score that it is asked for."""
+    source, scale = data.open_source(trained / "sky.npz"), "preprocess.scale=asinh"
+    asked = settings("method.name=wgan_gp", scale, "method.iterations=9", "method.search=mu", "method.mu_width=4")
+    training.train(source, asked, tmp_path / "anew")
+    training.train(source, asked, tmp_path / "begun", origin=trained / "wgan_gp")
+    assert runs.digest(tmp_path / "anew") == runs.digest(tmp_path / "begun") == runs.digest(trained / "wgan_gp")
+    found = []
+    for run in (tmp_path / "anew", tmp_path / "begun", trained / "wgan_gp"):
+        assert runs.astroad("score", run, trained / "sky.npz", "--out", tmp_path / "scores" / run.name).code == 0
+        found.append(catalog.read_scores(tmp_path / "scores" / run.name)["score"])
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+def test_other_networks_do_not_begin_there(trained, tmp_path):
+    source, changed = (
+        data.open_source(trained / "sky.npz"),
+        settings("method.name=wgan_gp", "preprocess.scale=asinh", "method.blur=true"),
+    )
+    with pytest.raises(MismatchError, match=r"method\.blur: was False, now True") as raised:
+        training.train(source, changed, tmp_path / "begun", origin=trained / "wgan_gp")
+    assert "method.n_critic" in str(raised.value)

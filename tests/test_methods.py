@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
 import pytest
 
+from astroad_jax.config import Frozen
 from astroad_jax.engine import checkpoint
 from astroad_jax.engine.explain import make_explainer
 from astroad_jax.engine.score import make_embedder, make_reconstructor, make_scorer
@@ -210,6 +211,40 @@ def test_default_configuration_builds(name):
         state = jax.eval_shape(stage.init, jax.random.key(0), batch, state)
     scores = jax.eval_shape(_scored(made), jax.random.key(0), state, {"x": np.zeros(shape, np.float32)})
     assert scores["score"].shape == ()
+
+
+@pytest.mark.parametrize("name", list(toy.VARIANTS))
+def test_tunable_keys_leave_the_arrays_of_every_stage_as_they_are(name):
+    """A run may begin at a checkpoint of another in which they differ; the rest of a method's keys are what it is."""
+    batches, values = toy.feed(name), configure(toy.VARIANTS[name])
+    batch = pick(batches.data, next(batches.batches(0)))
+
+    def arrays(config: Frozen) -> list:
+        made, states = build(config, toy.plan(name, batches, 9)), [None]
+        for stage in made.stages:
+            states.append(jax.eval_shape(stage.init, jax.random.key(0), batch, states[-1]))
+        return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(states)]
+
+    expected, others = arrays(values), {key: other(values, key) for key in values.TUNABLE}
+    if name not in toy.SPECTRA:
+        others = {key: value for key, value in others.items() if key not in ("windows", "score_by")}  # of spectra alone
+    assert all(value != getattr(values, key) for key, value in others.items())
+    for key, value in others.items():
+        assert arrays(values.model_copy(update={key: value})) == expected, key
+    assert "learning_rate" in others
+    assert not {"latent", "width", "hidden", "norm", "compute", "code", "likelihood"} & set(others)
+
+
+def other(values: Frozen, key: str) -> object:
+    """Another value of a key."""
+    value, kinds = getattr(values, key), get_args(type(values).model_fields[key].annotation)
+    if isinstance(value, bool | str):
+        return next(kind for kind in kinds if kind != value)
+    if key == "score_by":
+        return "weighted_mse"
+    if isinstance(value, tuple):
+        return (*value, 3)
+    return 1 if value is None or value == 0 else value / 2 if isinstance(value, float) else value + 1
 
 
 def _scored(made: Method) -> Callable:

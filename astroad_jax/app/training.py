@@ -18,7 +18,7 @@ from astroad_jax.engine import fork, rundir, sharding
 from astroad_jax.engine.feed import resident, with_valid
 from astroad_jax.engine.train import Fitted, fit
 from astroad_jax.errors import ConfigError, DataError, DivergedError
-from astroad_jax.methods import configure
+from astroad_jax.methods import configure, entry
 from astroad_jax.methods.augment import augmented
 from astroad_jax.types import Feed, Method, Plan
 
@@ -51,7 +51,8 @@ def train(
     ----------
     origin : Path, optional
         A checkpoint of another run, or that run for its newest: a new run begins there instead of from nothing. Its settings
-        may have other epochs and learning rates; with as many steps as the checkpoint has, it is finished as it is.
+        may differ in how it is trained and scored with (`TUNABLE`); with as many steps as the checkpoint has, it is finished
+        as it is.
 
     Raises
     ------
@@ -69,7 +70,8 @@ def train(
     start = None if origin is None else fork.find(origin)
     if start is not None:
         held = rundir.held_settings(start.run, settings, _resolved)
-        fork.check(start, settings, held, prepared.feed.fingerprint, method)
+        tunable = entry(settings.method["name"]).config.TUNABLE
+        fork.check(start, settings, held, tunable, prepared.feed.fingerprint, method)
     with rundir.open_run(out, settings, prepared.feed, options.keep_checkpoints, _resolved, start) as hooks:
         if is_primary():
             bundle.save_schema(out, prepared.schema, settings)

@@ -1,10 +1,10 @@
-"""A run that begins where another one was: for longer, from before it went wrong, or at another learning rate."""
+"""A run that begins where another one was: for longer, from before it went wrong, at another rate, for another score."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,6 @@ from astroad_jax import config, files
 from astroad_jax.engine import checkpoint
 from astroad_jax.errors import DataError, MismatchError
 from astroad_jax.types import Method
-
-# What may be another; anything else would make other data, or another model, of the same arrays.
-FREE = re.compile(
-    r"score\..*|train\.(epochs|checkpoint_every|keep_checkpoints|steps_per_call)|method\.(\w+_)?(epochs|learning_rate)"
-    r"|data\.path"  # the data's fingerprint is compared instead
-)
 
 
 class Origin(NamedTuple):
@@ -56,13 +50,17 @@ def find(path: Path) -> Origin:
     )
 
 
-def check(origin: Origin, settings: config.Run, held: config.Run, fingerprint: str, method: Method) -> None:
+def check(
+    origin: Origin, settings: config.Run, held: config.Run, tunable: Collection[str], fingerprint: str, method: Method
+) -> None:
     """See that a run with these settings can go on from there.
 
     Parameters
     ----------
     held : config.Run
         The settings of the run that the checkpoint is of, completed by defaults like `settings`.
+    tunable : collection of str
+        Keys of the method that may be others: the `TUNABLE` of its configuration.
     fingerprint : str
         Of the data to train on.
 
@@ -72,14 +70,17 @@ def check(origin: Origin, settings: config.Run, held: config.Run, fingerprint: s
         Other data, or settings that make another model, which are named; a training that would end before the checkpoint;
         stages before it that had another length.
     """
-    differing = [line for line in config.differences(held, settings) if not FREE.fullmatch(line.partition(":")[0])]
+    free = [f"train.{key}" for key in config.Train.TUNABLE] + [f"method.{key}" for key in tunable]
+    same = {"score": held.score, "data": settings.data.model_copy(update={"path": held.data.path})}  # its bytes are compared
+    differences = config.differences(held, settings.model_copy(update=same))
+    differing = [line for line in differences if line.partition(":")[0] not in free]
     if files.read_sealed(origin.run / "provenance.json")["data"] != fingerprint:
         differing.append("the training data")
     if differing:
         raise MismatchError(
             "a run that begins at this checkpoint would not go on with what it has learned",
             where=str(origin.path),
-            expected="other epochs or another learning rate, if anything",
+            expected=f"others of these keys, if any: score.*, {', '.join(free)}",
             got="; ".join(differing),
             fix="use the configuration and data of that run, or begin from nothing (without --from)",
         )

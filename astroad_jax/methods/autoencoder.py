@@ -6,7 +6,7 @@ Armanfard 2024 (DASVDD), section 4.2.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -31,6 +31,7 @@ class AutoencoderState(NamedTuple):
 class Dense(Frozen):
     """Hyper-parameters of a dense encoder-decoder pair; the decoder mirrors the encoder."""
 
+    TUNABLE: ClassVar[tuple[str, ...]] = ("learning_rate", "weight_decay")
     hidden: tuple[PositiveInt, ...] = Field(
         (512, 256, 128), description="widths of the encoder between features and code; the decoder mirrors them"
     )

@@ -15,7 +15,7 @@ All four are in every catalogue; `Config.statistic` says which is ``score``.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -36,6 +36,7 @@ Statistic = Literal["mse", "mad", "skewness", "maximum"]
 class Config(Frozen):
     """Sizes and training."""
 
+    TUNABLE: ClassVar[tuple[str, ...]] = ("statistic", "learning_rate", "weight_decay")
     name: Literal["conv_autoencoder"] = "conv_autoencoder"
     latent: PositiveInt = Field(64, description="width of the code")
     width: PositiveInt = Field(16, description="channels at half the image's side; they double at every size below")

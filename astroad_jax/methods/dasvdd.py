@@ -66,6 +66,7 @@ class DASVDDState(NamedTuple):
 class Config(Dense):
     """Section 4.3's hyper-parameters."""
 
+    TUNABLE = (*Dense.TUNABLE, "kappa", "centre_learning_rate", "centre_decay")
     name: Literal["dasvdd"] = "dasvdd"
     hidden: tuple[PositiveInt, ...] = (1024, 256)
     latent: PositiveInt = 256

@@ -46,6 +46,7 @@ class SVDDState(NamedTuple):
 class SVDD(autoencoder.Dense):
     """Hyper-parameters that both forms share."""
 
+    TUNABLE = (*autoencoder.Dense.TUNABLE, "pretrain_epochs", "pretrain_learning_rate")
     weight_decay: float = Field(0.5e-6, ge=0)
     pretrain_epochs: int | None = Field(
         None, ge=1, description="epochs of the autoencoder before; none: as many as train.epochs"
@@ -60,6 +61,7 @@ class SVDD(autoencoder.Dense):
 class Config(SVDD):
     """Deep SVDD with one hypersphere."""
 
+    TUNABLE = (*SVDD.TUNABLE, "nu", "warmup_epochs")
     name: Literal["deep_svdd"] = "deep_svdd"
     soft_boundary: bool = Field(False, description="eq. 1, with a radius, instead of eq. 2")
     nu: float = Field(0.1, gt=0, le=1, description="soft boundary: share of the objects allowed outside")

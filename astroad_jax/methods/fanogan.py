@@ -47,6 +47,7 @@ class FAnoGANState(NamedTuple):
 class Config(wgan_gp.Training, latent_search.Config):
     """Both stages' hyper-parameters, and those of a search that starts from the encoder."""
 
+    TUNABLE = (*wgan_gp.Config.TUNABLE, "kappa", "encoder_epochs")
     name: Literal["fanogan"] = "fanogan"
     n_critic: PositiveInt = 5
     kappa: float = Field(1.0, ge=0, description="weight of the features in loss and score")

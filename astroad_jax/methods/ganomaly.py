@@ -25,7 +25,7 @@ the score is |G_E(x) - E(G(x))|_1. Choices:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -56,6 +56,9 @@ class GANomalyState(NamedTuple):
 class Config(Frozen):
     """The authors' hyper-parameters."""
 
+    TUNABLE: ClassVar[tuple[str, ...]] = (
+        "adversarial_weight", "context_weight", "encoder_weight", "adversarial", "score", "learning_rate", "beta1", "beta2",
+    )  # fmt: skip
     name: Literal["ganomaly"] = "ganomaly"
     latent: PositiveInt = Field(100, description="width of the code")
     width: PositiveInt = Field(64, description="channels at half the image's side; they double at every size below")

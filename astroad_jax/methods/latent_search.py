@@ -16,7 +16,7 @@ Deviation: the score is the lowest loss met, where eq. 9 takes the last: the las
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -34,6 +34,10 @@ from astroad_jax.types import Example, Key, Scores, Search, State, Term
 class Config(Frozen):
     """Hyper-parameters of the search."""
 
+    TUNABLE: ClassVar[tuple[str, ...]] = (
+        "search", "gamma", "reduction", "iterations", "search_rate", "search_beta1", "search_beta2", "mu_width", "keep",
+        "patience", "tolerance",
+    )  # fmt: skip
     search: Literal["mu", "latent"] = Field(
         "mu", description="what is searched: a network mu(y) as in the paper, or z itself"
     )

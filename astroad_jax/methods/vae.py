@@ -93,6 +93,7 @@ class Config(Dense):
         component cannot be the score.
     """
 
+    TUNABLE = (*Dense.TUNABLE, "beta", "draws", "samples", "dropout", "score_by", "windows")
     VARYING: ClassVar[tuple[str, ...]] = (*SPECTRA, "windows")
     name: Literal["vae"] = "vae"
     code_bias: bool = True

@@ -12,7 +12,7 @@ Equation numbers are the paper's; training is Algorithm 1 (Gulrajani et al. 2017
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -56,6 +56,7 @@ class Networks(Frozen):
 class Training(Networks):
     """How they are trained: section 3.4's hyper-parameters."""
 
+    TUNABLE: ClassVar[tuple[str, ...]] = ("n_critic", "penalty", "learning_rate", "beta1", "beta2", "average")
     n_critic: PositiveInt = Field(10, description="steps of the critic to one of the generator")
     penalty: float = Field(10.0, ge=0, description="lambda, the weight of the gradient penalty")
     learning_rate: float = Field(5e-5, gt=0, description="of Adam")
@@ -67,6 +68,7 @@ class Training(Networks):
 class Config(Training, latent_search.Config):
     """All hyper-parameters: those of section 3.5 too."""
 
+    TUNABLE = (*Training.TUNABLE, *latent_search.Config.TUNABLE)
     name: Literal["wgan_gp"] = "wgan_gp"
 
 
